@@ -61,7 +61,7 @@ async function containerEngine() {
   // Build the images now: otherwise the build would use the time budget of the first gate.
   let last = '';
   const images = await progress.during(
-    'images of the reference queue and of the kit',
+    'images of the reference implementations and of the kit',
     (elapsedMs) => `images: ${seconds(elapsedMs)} ${last}`,
     () =>
       run(process.execPath, [join(root, 'dist', 'docker', 'main.js')], {

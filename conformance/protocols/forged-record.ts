@@ -61,7 +61,7 @@ function forgedUnit(inners: readonly Buffer[], random: RandomInts, content: Body
 }
 
 /**
- * Makes a record in the layout of the reference implementation, little-endian: signature 4 bytes, version, type
+ * Makes a record in the layout of the synchronous reference implementation, little-endian: signature 4 bytes, version, type
  * and 2 zero bytes, time 8, number 8, length of the body 4, CRC-32C of these 28 bytes, body, CRC-32C of
  * everything before.
  */

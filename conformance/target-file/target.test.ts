@@ -42,7 +42,7 @@ t.test('a small target file loads, and {dir} is the folder of the file', async (
   t.equal(target.guarantee.recoverySeconds, 30);
 });
 
-t.test('the target file of the reference implementation loads', async (t) => {
+t.test('the target file of the synchronous reference implementation loads', async (t) => {
   const target = loadTarget(REFERENCE_TARGET);
   t.equal(target.protocol, 'smtp');
   t.same(submitPorts(target), portNames(target));

@@ -9,7 +9,7 @@ function packageRoot(): string {
   return folder;
 }
 
-/** Path of the target file of the reference implementation, which is the default target. */
+/** Path of the target file of the default target, the synchronous reference implementation. */
 export const REFERENCE_TARGET = join(packageRoot(), 'conformance/targets/reference.json');
 
 /** Path of the published JSON Schema of target files. */

@@ -17,7 +17,7 @@ export interface ContextFile {
   to: string;
 }
 
-/** Packages that the reference implementation imports. A test runs the image, so a missing one is noticed. */
+/** Packages that the reference implementations import. A test runs the image, so a missing one is noticed. */
 const REFERENCE_PACKAGES = ['@node-rs/crc32', 'commander', 'koffi', 'mmap-io', 'zod'];
 /** Files that an image does not need: types, source maps and tests. */
 const EXCLUDED_FILES = /\.(?:[cm]?ts|map)$|\.test\.js$/;
@@ -26,29 +26,43 @@ const EXCLUDED_FOLDERS: ReadonlySet<string> = new Set(['fixtures', 'bench']);
 const EXCLUDED_PACKAGE_FILES = /\.(?:md|c|cc|cpp|h|hh|hpp|S|asm|o|d|a|mk|gypi?|stamp|Makefile)$/;
 /** Folders of packages that an image does not need: intermediate files, sources, addons for another C library. */
 const EXCLUDED_PACKAGE_FOLDERS: ReadonlySet<string> = new Set(['.deps', 'obj.target', 'musl_x64', 'vendor']);
+/** Folder with the target files of the reference implementations. */
+const TARGETS = 'conformance/targets';
+const TARGET_FILE = /^[\w-]+\.json$/;
 const KIT_FOLDERS = ['conformance', 'docker', 'faults', 'scenarios'];
 
 /**
- * Returns the files of the image of the reference implementation.
+ * Returns the programs of the reference implementations in a folder, as paths relative to it.
+ * @param built folder with compiled implementations: all, or a changed copy of one.
+ */
+export function referencePrograms(built: string): string[] {
+  if (!existsSync(built)) return [];
+  return readdirSync(built)
+    .sort()
+    .map((name) => `${name}/main.js`)
+    .filter((program) => existsSync(join(built, program)));
+}
+
+/**
+ * Returns the files of the image of the reference implementations.
  * @param root folder of the package.
- * @param built folder with the compiled reference implementation: that of `root`, or a changed copy.
- * @throws Error when it is not compiled.
+ * @param built folder with the compiled reference implementations: that of `root`, or a changed copy of one.
+ * @throws Error when none is compiled.
  */
 export function referenceFiles(root: string, built: string): ContextFile[] {
-  if (!existsSync(join(built, 'synchronous/main.js')))
+  if (referencePrograms(built).length === 0)
     throw new Error(`${built}: not compiled, expected a package that was built`);
   return [
     ...packageFiles(REFERENCE_PACKAGES, root, 'reference/node_modules'),
     ...folderFiles(built, 'reference/package/dist/reference-impl'),
     { source: join(root, 'package.json'), to: 'reference/package/package.json' },
-    {
-      source: join(root, 'conformance/targets/reference.json'),
-      to: 'reference/package/conformance/targets/reference.json',
-    },
+    ...filesBelow(join(root, TARGETS), `reference/package/${TARGETS}`, (entry) =>
+      TARGET_FILE.test(entry.name),
+    ),
   ];
 }
 
-/** Returns the files of the image of the kit that the image of the reference implementation does not have. */
+/** Returns the files of the image of the kit that the image of the reference implementations does not have. */
 export function kitFiles(root: string): ContextFile[] {
   const inReference = new Set(installedPackages(REFERENCE_PACKAGES, root).map(({ folder }) => folder));
   const more = installedPackages(dependenciesOf(root), root).filter(({ folder }) => !inReference.has(folder));

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import Dockerode from 'dockerode';
 import t from 'tap';
 import { buildImage, hasImage } from './build-image.js';
-import { digestOf, kitFiles, referenceFiles } from './context.js';
+import { digestOf, kitFiles, referenceFiles, referencePrograms } from './context.js';
 import { kitImage, referenceImage } from './images.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..');
@@ -27,7 +27,13 @@ function newDir(t: { teardown(remove: () => void): void }): string {
 
 t.test('a build context contains the programs, and neither tests nor types', async (t) => {
   const files = [...referenceFiles(root, built), ...kitFiles(root)].map(({ to }) => to);
-  t.ok(files.includes('reference/package/dist/reference-impl/synchronous/main.js'));
+  const programs = referencePrograms(built);
+  t.ok(programs.includes('synchronous/main.js'));
+  for (const program of programs)
+    t.ok(files.includes(`reference/package/dist/reference-impl/${program}`), program);
+  const targets = files.filter((to) => to.startsWith('reference/package/conformance/'));
+  t.equal(targets.length, programs.length, `${targets}`);
+  t.ok(targets.includes('reference/package/conformance/targets/reference.json'));
   t.ok(files.includes('kit/package/dist/scenarios/cli/main.js'));
   t.ok(files.some((to) => to.startsWith('reference/node_modules/koffi/')));
   t.same(

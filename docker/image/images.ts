@@ -16,7 +16,7 @@ export interface ImageOptions {
   /** Folder of the package. */
   root: string;
   /**
-   * Folder of the compiled reference implementation. Default: that of the package. A changed copy gets its own
+   * Folder of the compiled reference implementations. Default: that of the package. A changed copy of one gets its own
    * image.
    */
   built?: string;
@@ -26,7 +26,7 @@ export interface ImageOptions {
 }
 
 /**
- * Returns the image of the reference implementation, and builds it if there is none with this content. The tag
+ * Returns the image of the reference implementations, and builds it if there is none with this content. The tag
  * is a digest of the content, so an unchanged tree is not built again.
  * @returns the name with the tag.
  */

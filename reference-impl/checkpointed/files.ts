@@ -17,10 +17,14 @@ export function writeWhole(kernel: Pick<Kernel, 'write'>, fd: number, bytes: Buf
 }
 
 /** Reads a whole file. @throws the errors of node:fs, such as ENOENT. */
-export function readWhole(kernel: Kernel, path: string): Buffer {
+export const readWhole = (kernel: Kernel, path: string): Buffer =>
+  readFront(kernel, path, Number.POSITIVE_INFINITY);
+
+/** Reads the first `length` bytes of a file, or all of a shorter one. @throws the errors of node:fs, such as ENOENT. */
+export function readFront(kernel: Kernel, path: string, length: number): Buffer {
   const fd = kernel.open(path, 'r');
   try {
-    const bytes = Buffer.alloc(kernel.sizeBytes(fd));
+    const bytes = Buffer.alloc(Math.min(length, kernel.sizeBytes(fd)));
     for (let done = 0; done < bytes.length; ) {
       const read = kernel.read(fd, bytes, done, bytes.length - done, done);
       if (read === 0) return bytes.subarray(0, done);

@@ -1,4 +1,12 @@
 #!/usr/bin/env node
+import { WRITE_SLOT, writeSlot } from './checkpoint/write-slot.js';
+
+// A process that writes a slot loads nothing else: each checkpoint starts several.
+if (process.argv[2] === WRITE_SLOT) {
+  writeSlot();
+  process.exit(0);
+}
+
 // The program is loaded below and not by an import in the usual way: Node would report a module that cannot be loaded,
 // as with too few open files, by a stack trace and exit code 1, which means that verify has found a problem.
 const { printFailure, waitForReader } = await import('../common/cli/output.js').catch(failLoading);

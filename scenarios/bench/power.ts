@@ -28,7 +28,7 @@ export interface PowerFigures {
   unrecorded: QueueFigures;
   /** Median of `cutCycles`, in seconds. */
   cutCycle: number;
-  /** Seconds from each power cut of the reference implementation to the next. */
+  /** Seconds from each power cut of the default target to the next. */
   cutCycles: number[];
 }
 

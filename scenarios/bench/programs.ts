@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 
-/** Returns the path of a program of the reference implementation, which the kit runs but never imports. */
+/** Returns the path of a program of a reference implementation, such as `synchronous/main.js`. The kit runs it but never imports it. */
 export const referenceProgram = (name: string): string =>
   fileURLToPath(new URL(`../../reference-impl/${name}`, import.meta.url));
 

@@ -94,7 +94,7 @@ export const Manifest = z.object({
     definition: TargetDefinition,
     /** Folder that `{dir}` stood for in the failed run. */
     dir: z.string(),
-    /** True for the kit's own reference implementation, which every installation has. */
+    /** True for a reference implementation of the kit, which every installation has. */
     builtin: z.boolean(),
     /**
      * Files that the target's commands name, below `{dir}` or by their full path, and that existed. A replay

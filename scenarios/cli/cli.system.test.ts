@@ -324,12 +324,3 @@ t.test('the help names every limit, and shows the defaults as a user would type 
     for (const text of expected) t.match(stdout, text, command);
   }
 });
-
-t.test('queue passes on the rest of the command line and returns the exit code', async (t) => {
-  const workspace = newWorkspace(t);
-  const help = await workspace.run(['queue', '--help']);
-  t.equal(help.code, 0);
-  t.match(help.stdout, /install/);
-  const wrong = await workspace.run(['queue', 'install', '--no-such-flag']);
-  t.equal(wrong.code, 2);
-});

@@ -107,6 +107,10 @@ t.test('a misspelt word on the command line gets the word that was probably mean
     [['init', '--protocol', 'htpp'], /expected one of .* \(did you mean http\?\)/],
     [['init', '--language', 'pyton'], /expected one of .* \(did you mean python\?\)/],
     [['systems', 'redis-alway'], /no such system, .* \(did you mean redis-always\?\)/],
+    [
+      ['planted', '--implementation', 'synchronus'],
+      /no such implementation, .* \(did you mean synchronous\?\)/,
+    ],
     [['planted', 'rot-droped'], /no such planted bug, .* \(did you mean rot-dropped\?\)/],
   ];
   for (const [args, expected] of cases) {

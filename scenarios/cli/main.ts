@@ -37,14 +37,13 @@ const { watchInterrupts } = await import('./interrupt.js');
 // Each command is imported when it runs, because importing all of them takes half a second.
 
 /**
- * Default budget of a gate: enough for every fault that the reference implementation claims, and for 20
- * power cuts.
+ * Default budget of a gate: enough for every fault that the default target claims, and for 20 power cuts.
  */
 const GATE_BUDGET = '90s';
 const CERTIFY_BUDGET = '5m';
 const DEFAULT_BUDGET = '60s';
 
-const TARGET_HELP = 'target file (JSON); default: the reference implementation';
+const TARGET_HELP = 'target file (JSON); default: that of the reference implementation synchronous';
 const TARGET_FILE_HELP = 'target file (JSON)';
 const RANDOM_SEED_HELP = 'default: a random seed, which the report names';
 const POWER_HELP = 'backend of power cuts: blocklog or flakey; default: the better one that this machine has';
@@ -408,7 +407,7 @@ for (const [name, description, commandName] of [
 
 program
   .command('planted')
-  .description('plants known bugs in copies of the reference implementation and hunts them')
+  .description('plants known bugs in copies of the reference implementations and hunts them')
   .argument('[ids...]', 'ids of the bugs; default: all')
   .addOption(
     new Option(
@@ -418,9 +417,14 @@ program
       .argParser(parseNames)
       .default(['gate', 'simulate', 'explore'], 'gate,simulate,explore'),
   )
+  .option('--implementation <name>', 'hunts only the bugs of this reference implementation; default: of all')
   .option('--every-mode', 'goes on with the other modes after one has found the bug')
   .option('--jobs <n>', 'number of hunts at a time; default: 2, or 1 on one processor', parseCount)
-  .option('--original <n>', 'runs this many gates on the original instead; none of them may fail', parseCount)
+  .option(
+    '--original <n>',
+    'runs this many gates on an implementation without a bug instead; none of them may fail',
+    parseCount,
+  )
   .option('--write', 'writes the results to conformance/planted/results.json and to the table in the manual')
   .option('--seed <n>', 'seed of every hunt; default: a random seed', parseSeed)
   .addOption(budgetOption('upper bound for each bug and mode, such as 60s', DEFAULT_BUDGET))
@@ -454,15 +458,16 @@ program
 program
   .command('queue')
   .description(
-    'runs a command of the reference implementation, such as install, worker, inspect or verify; see queue --help',
+    'runs a command of a reference implementation, such as install, inspect or verify; alone it lists the implementations',
   )
-  .argument('[args...]')
+  .argument('[implementation]')
+  .argument('[command...]')
   .helpOption(false)
   .allowUnknownOption()
   .passThroughOptions()
-  .action(async (args: string[]) => {
+  .action(async (implementation: string | undefined, args: string[]) => {
     const { queueCommand } = await import('./queue-command.js');
-    process.exitCode = await queueCommand(args);
+    process.exitCode = await queueCommand(implementation, args);
   });
 
 /** Commands that leave evidence of failed runs in the state directory. */

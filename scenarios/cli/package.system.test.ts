@@ -14,8 +14,11 @@ import { dirname, join } from 'node:path';
 import { execa } from 'execa';
 import t, { type Test } from 'tap';
 import { removeTree } from '../../faults/files/remove-tree.js';
+import { IMPLEMENTATIONS, isBuilt } from '../host/implementations.js';
 import { packageRoot } from '../host/version.js';
 
+/** Files of every reference implementation that the package contains besides the compiled ones. */
+const OF_IMPLEMENTATIONS = /\.(?:md|svg|schema\.json)$/;
 const MAX_TARBALL_BYTES = 1_000_000;
 
 /** One of the files that the kit or its users need, of each kind. */
@@ -31,6 +34,7 @@ const NEEDED = [
   'conformance/examples/python/queue.py',
   'conformance/protocols/http/README.md',
   'conformance/SPEC.md',
+  'reference-impl/common/README.md',
   'reference-impl/synchronous/settings/queue.schema.json',
   'docker/Dockerfile',
   'docker/lab/agent.mjs',
@@ -88,6 +92,15 @@ function installedProject(test: Test): { project: string; root: string } {
   return { project, root };
 }
 
+/** Returns programs, target files, manuals and schemas of the reference implementations that are here. */
+function filesOfImplementations(): string[] {
+  const built = IMPLEMENTATIONS.filter((one) => isBuilt(one));
+  const texts = readdirSync(join(packageRoot(), 'reference-impl'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => OF_IMPLEMENTATIONS.test(name))
+    .map((name) => `reference-impl/${name}`);
+  return [...built.flatMap(({ program, targetFile }) => [program, targetFile]), ...texts];
+}
+
 /** Lists the files below a folder with their times and sizes. */
 function listing(folder: string): string[] {
   return readdirSync(folder, { recursive: true, encoding: 'utf8' })
@@ -101,8 +114,9 @@ function listing(folder: string): string[] {
 t.test('the package has what users need and nothing that only a checkout needs', async (t) => {
   const { files, size } = pack(newFolder(t));
   const paths = files.map(({ path }) => path);
+  const needed = [...NEEDED, ...filesOfImplementations()];
   t.same(
-    NEEDED.filter((path) => !paths.includes(path)),
+    needed.filter((path) => !paths.includes(path)),
     [],
     'nothing is missing',
   );
@@ -142,6 +156,13 @@ t.test('the installed package runs in the project of its user and writes nothing
 
   const planted = await kit('planted');
   t.match(planted, { exitCode: 2, stderr: /^plugpull: planted: .*expected a checkout of PlugPull$/ });
+
+  t.match(await kit('queue'), {
+    exitCode: 0,
+    stdout: /^Usage: npx plugpull queue IMPLEMENTATION COMMAND …\n/,
+  });
+  const help = await kit('queue', 'synchronous', '--help');
+  t.match(help, { exitCode: 0, stdout: /^Usage: npx plugpull queue synchronous / });
 
   t.same(listing(root), before, 'the package is as it was installed');
   t.ok(existsSync(join(project, '.plugpull/runs')), 'runs write into the project');

@@ -5,6 +5,12 @@ import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { didYouMean } from '../../conformance/nearest.js';
 import { isCheckout } from '../host/command-line.js';
 import { log, printJson } from '../host/console.js';
+import {
+  DEFAULT_IMPLEMENTATION,
+  findImplementation,
+  type Implementation,
+  isBuilt,
+} from '../host/implementations.js';
 import { newRunId, Registry } from '../host/registry.js';
 import { loadPlantedBugs, type PlantedBug } from '../planted/definition.js';
 import { gateOriginal, mapConcurrently } from '../planted/gate-original.js';
@@ -28,6 +34,7 @@ export interface PlantedFlags {
   seed?: number;
   budget: number;
   modes: string[];
+  implementation?: string;
   everyMode?: boolean;
   jobs?: number;
   original?: number;
@@ -42,7 +49,7 @@ export interface PlantedFlags {
 const MAX_JOBS = 2;
 
 /**
- * Hunts planted bugs, or runs gates on the original.
+ * Hunts planted bugs, or runs gates on the original of an implementation.
  * @returns exit code 0 when every bug was found that can be hunted on this machine, or no gate on the
  *   original failed; otherwise 1. 4 when the kit failed in one of the hunts or gates.
  * @throws KitError bad-usage outside a checkout.
@@ -55,7 +62,7 @@ export async function plantedCommand(
   if (!isCheckout())
     throw new KitError(
       'bad-usage',
-      'planted: the bugs are planted in the sources of the reference queue, which this package does not contain: expected a checkout of PlugPull',
+      'planted: the bugs are planted in the sources of the reference implementations, which this package does not contain: expected a checkout of PlugPull',
     );
   // Hunts start further processes of the kit. Mark them, so that `clean` also ends them after this process
   // was killed.
@@ -83,16 +90,22 @@ async function runHunts(
     progress: () => {},
   };
   if (flags.original !== undefined) {
-    const runs = await gateOriginal(flags.original, jobs, options, log);
+    const implementation = findImplementation(
+      flags.implementation ?? DEFAULT_IMPLEMENTATION,
+      '--implementation',
+    );
+    requireBuilt(implementation);
+    const runs = await gateOriginal(implementation, flags.original, jobs, options, log);
     if (flags.write && runs.runs > 0) updateResults((results) => mergeOriginalRuns(results, runs));
     if (flags.json) printJson(runs);
     const exitCode =
       runs.errors > 0 ? EXIT_CODES.kitFailed : runs.falseAlarms > 0 ? EXIT_CODES.violation : EXIT_CODES.pass;
     return interrupts.exitCode() ?? exitCode;
   }
+  const bugs = loadPlantedBugs(ids, { implementation: flags.implementation });
   const plan = { everyMode: flags.everyMode === true };
   const earlierResults = readResults().bugs;
-  const huntResults = await mapConcurrently(loadPlantedBugs(ids), jobs, interrupts.signal, (bug) => {
+  const huntResults = await mapConcurrently(bugs, jobs, interrupts.signal, (bug) => {
     const known = earlierResults.find(({ id }) => id === bug.id);
     return huntAndLog(bug, { ...plan, modes: quickestFirst(modes, known) }, options);
   });
@@ -100,11 +113,20 @@ async function runHunts(
   if (interrupted !== undefined) return interrupted;
   for (const line of table(huntResults.flatMap(resultRows))) log(line);
   if (flags.write) {
-    const all = loadPlantedBugs([]).map(({ id }) => id);
+    const all = loadPlantedBugs([]);
     updateResults((results) => mergeHunts(results, huntResults, all));
   }
   if (flags.json) printJson(huntResults);
   return exitCodeOf(huntResults);
+}
+
+/** @throws KitError bad-usage when the program of the implementation is missing: its gates would all be errors. */
+function requireBuilt(implementation: Implementation): void {
+  if (isBuilt(implementation)) return;
+  throw new KitError(
+    'bad-usage',
+    `--implementation ${implementation.name}: ${implementation.program} is not there: expected a compiled implementation`,
+  );
 }
 
 function parseMode(name: string): ModeName {
@@ -128,9 +150,10 @@ async function huntAndLog(
 }
 
 /** Formats one row for each mode. */
-function resultRows({ id, expected, modes }: HuntResult): string[][] {
+function resultRows({ id, implementation, expected, modes }: HuntResult): string[][] {
   return Object.entries(modes).map(([mode, { outcome, red, runs, seconds, seed, why }]) => [
     id,
+    implementation,
     expected,
     mode,
     `found: ${outcome}`,

@@ -39,7 +39,7 @@ t.test(
     const workspace = makeWorkspace(t);
     const [bug] = loadPlantedBugs(['confirm-before-msync']);
     if (bug === undefined) throw new Error('the planted bug is not there');
-    const target = plant(bug, join(workspace.dir, 'planted'));
+    const { target } = plant(bug, join(workspace.dir, 'planted'));
     const { code, result, stderr } = await explore(workspace, target, '--budget', '16s', '--states', '40');
     t.equal(code, 1, stderr);
     t.match(result, { verdict: 'fail', requirements: [{ id: 'PP-13', verdict: 'fail' }] });

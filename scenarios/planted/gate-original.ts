@@ -1,4 +1,6 @@
-import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import { join } from 'node:path';
+import type { Implementation } from '../host/implementations.js';
+import { packageRoot } from '../host/version.js';
 import { runGateCommand } from './hunt-by-gate.js';
 import type { HuntOptions } from './mode.js';
 import { type OriginalRuns, referenceDigest } from './results.js';
@@ -10,26 +12,26 @@ import { type OriginalRuns, referenceDigest } from './results.js';
 const SEED_STRIDE = 1000;
 
 /**
- * Runs the gate `count` times on the original reference implementation, `jobs` gates at a time. The
+ * Runs the gate `count` times on an original reference implementation, `jobs` gates at a time. The
  * original has no planted bug, so each failed requirement is a false alarm.
  */
 export async function gateOriginal(
+  { name, targetFile }: Implementation,
   count: number,
   jobs: number,
   options: HuntOptions,
   log: (line: string) => void,
 ): Promise<OriginalRuns> {
   const startMs = performance.now();
+  const target = join(packageRoot(), targetFile);
   const runs = { runs: 0, falseAlarms: 0, notMeasured: 0, errors: 0 };
   const runIndexes = Array.from({ length: count }, (_, index) => index);
   await mapConcurrently(runIndexes, jobs, options.signal, async (index) => {
     const seed = options.seed + index * SEED_STRIDE;
-    const gateRun = await runGateCommand(REFERENCE_TARGET, undefined, { ...options, seed }).catch(
-      (error: unknown) => ({
-        why: String(error),
-        code: null,
-      }),
-    );
+    const gateRun = await runGateCommand(target, undefined, { ...options, seed }).catch((error: unknown) => ({
+      why: String(error),
+      code: null,
+    }));
     if (options.signal.aborted) return;
     runs.runs++;
     if (!('result' in gateRun)) {
@@ -44,7 +46,13 @@ export async function gateOriginal(
     if (verdict === 'fail') log(`  evidence in ${evidence}; again: ${replay}`);
   });
   const seconds = Math.round((performance.now() - startMs) / 1000);
-  return { referenceDigest: referenceDigest(), ...runs, budgetSeconds: options.budgetMs / 1000, seconds };
+  return {
+    implementation: name,
+    referenceDigest: referenceDigest(name),
+    ...runs,
+    budgetSeconds: options.budgetMs / 1000,
+    seconds,
+  };
 }
 
 /**

@@ -14,6 +14,7 @@ import {
   quickestFirst,
   type Results,
   readResults,
+  totalsOf,
   writeResults,
 } from './results.js';
 import { resultsTable } from './results-table.js';
@@ -22,6 +23,7 @@ import { parseJsonOutput, runProgram } from './run-program.js';
 const BUG: PlantedBug = {
   id: 'other-message',
   description: 'an error has another text',
+  implementation: 'synchronous',
   file: 'common/platform/errors.ts',
   find: 'invariant broken: ',
   replace: 'planted: ',
@@ -152,16 +154,21 @@ t.test('the output of a program is parsed, and a program that hangs or is aborte
 
 const result = (more: Partial<ModeResult>): ModeResult => ({ ...inconclusiveResult(7, 'x'), ...more });
 const NONE: Results = readResults('/no/such/file');
+const A = { id: 'a', implementation: 'synchronous' };
 
 t.test('results are saved by mode, and the summary is that of the quickest detection', async (t) => {
   const gate = result({ outcome: 'yes', requirement: 'PP-1', runs: 2, seconds: 9 });
   const simulate = result({ outcome: 'yes', requirement: 'PP-2', runs: 800, seconds: 1 });
-  const once = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate } }], ['a', 'b']);
+  const once = mergeHunts(NONE, [{ ...A, expected: 'PP-1', modes: { gate } }], [A, { ...A, id: 'b' }]);
   t.match(once.bugs, [{ id: 'a', found: true, requirement: 'PP-1', runs: 2, seconds: 9 }]);
-  const twice = mergeHunts(once, [{ id: 'a', expected: 'PP-1', modes: { simulate } }], ['a', 'b']);
+  const twice = mergeHunts(once, [{ ...A, expected: 'PP-1', modes: { simulate } }], [A, { ...A, id: 'b' }]);
   t.match(twice.bugs, [{ id: 'a', found: true, requirement: 'PP-2', runs: 800, seconds: 1 }]);
   t.same(Object.keys(twice.bugs[0]?.modes ?? {}), ['gate', 'simulate']);
-  t.same(mergeHunts(twice, [], ['b']).bugs, [], 'results of a bug that no longer exists are removed');
+  t.same(
+    mergeHunts(twice, [], [{ ...A, id: 'b' }]).bugs,
+    [],
+    'results of a bug that no longer exists are removed',
+  );
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   const file = join(workspace.dir, 'results.json');
@@ -176,20 +183,27 @@ t.test('results of another format are refused in one line, with exit code 2', as
   const { format: _, ...firstFormat } = NONE;
   for (const [text, reported] of [
     [firstFormat, 'none'],
+    [null, 'none'],
+    [{ ...NONE, format: 2 }, '2'],
     [{ ...NONE, format: 9 }, '9'],
   ] as const) {
     writeFileSync(file, JSON.stringify(text));
     t.throws(() => readResults(file), {
       exitCode: 2,
-      message: new RegExp(`^\\S+results\\.json: format: expected 2, found ${reported}; remove it and run: `),
+      message: new RegExp(`^\\S+results\\.json: format: expected 3, found ${reported}; remove it and run: `),
     });
   }
+  writeFileSync(file, JSON.stringify(NONE).slice(0, -3));
+  t.throws(() => readResults(file), {
+    exitCode: 2,
+    message: /^\S+results\.json: expected JSON: .*; remove it and run: /,
+  });
 });
 
 t.test('the mode that found a bug before, and was the quickest, is tried first', async (t) => {
   const gate = result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 });
   const explore = result({ outcome: 'yes', requirement: 'PP-13', seconds: 2 });
-  const [known] = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate, explore } }], ['a']).bugs;
+  const [known] = mergeHunts(NONE, [{ ...A, expected: 'PP-1', modes: { gate, explore } }], [A]).bugs;
   const modes = ['simulate', 'gate', 'explore'] as const;
   t.same(quickestFirst(modes, known), ['explore', 'gate', 'simulate']);
   t.same(quickestFirst(modes, undefined), modes);
@@ -197,6 +211,7 @@ t.test('the mode that found a bug before, and was the quickest, is tried first',
 
 t.test('gates on the original are totalled, with one batch for each version of the sources', async (t) => {
   const piece: OriginalRuns = {
+    implementation: 'synchronous',
     referenceDigest: 'aaa',
     runs: 10,
     falseAlarms: 0,
@@ -207,18 +222,45 @@ t.test('gates on the original are totalled, with one batch for each version of t
   };
   const once = mergeOriginalRuns(NONE, piece);
   const twice = mergeOriginalRuns(once, { ...piece, falseAlarms: 1 });
-  t.match(twice.original, { runs: 20, falseAlarms: 1, notMeasured: 2, seconds: 400 });
-  t.equal(twice.original.batches.length, 1);
+  t.match(twice.original, [{ runs: 20, falseAlarms: 1, notMeasured: 2, seconds: 400 }]);
+  t.equal(twice.original.length, 1);
   const other = mergeOriginalRuns(twice, { ...piece, referenceDigest: 'bbb' });
-  t.match(other.original, { runs: 30, falseAlarms: 1 });
-  t.equal(other.original.batches.length, 2);
+  t.match(totalsOf(other.original), { runs: 30, falseAlarms: 1 });
+  t.equal(other.original.length, 2);
+  const second = mergeOriginalRuns(other, { ...piece, implementation: 'checkpointed' });
+  t.match(second.original.at(-1), { implementation: 'checkpointed', runs: 10 }, 'of another implementation');
 });
 
 t.test('the table has a row per hunted bug, and a dash for a mode that measured nothing', async (t) => {
   const modes = { gate: result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
-  const saved = mergeHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
+  const saved = mergeHunts(NONE, [{ ...BUG, expected: 'PP-1', modes }], [BUG]);
   const text = resultsTable(saved, [BUG, { ...BUG, id: 'unseen' }]);
   t.match(text, '| `other-message` | `kill` | PP-1, 9 s | – | – |');
   t.notMatch(text, 'unseen', 'a bug that was not hunted has no row');
   t.match(text, '1 of 1 bugs were found');
+});
+
+t.test('the table has a part for each implementation with results', async (t) => {
+  const modes = { gate: result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 }) };
+  const second = { ...BUG, id: 'second', implementation: 'checkpointed' };
+  const hunts = [BUG, second].map((bug) => ({ ...bug, expected: 'PP-1', modes }));
+  const saved = mergeHunts(NONE, hunts, [BUG, second]);
+  const original: OriginalRuns = {
+    implementation: 'checkpointed',
+    referenceDigest: 'aaa',
+    runs: 10,
+    falseAlarms: 0,
+    notMeasured: 1,
+    errors: 0,
+    budgetSeconds: 20,
+    seconds: 200,
+  };
+  const text = resultsTable({ ...saved, original: [original] }, [BUG, second]);
+  const [first = '', last = ''] = text.split('Bugs in `checkpointed`:');
+  t.match(first, /^Bugs in `synchronous`:\n\n\| bug /);
+  t.match(first, '| `other-message` |');
+  t.notMatch(first, '| `second` |');
+  t.match(first, '1 of 1 bugs were found. Of 0 gates');
+  t.match(last, '| `second` |');
+  t.match(last, '1 of 1 bugs were found. Of 10 gates');
 });

@@ -1,6 +1,12 @@
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
+import {
+  findImplementation,
+  type Implementation,
+  type ImplementationPackage,
+  OWN_PACKAGE,
+} from '../host/implementations.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import type { PlantedBug } from './definition.js';
 import { huntByExploration } from './hunt-by-exploration.js';
@@ -20,6 +26,8 @@ import { plant } from './plant.js';
 /** The results of hunting one planted bug, by mode. */
 export interface HuntResult {
   id: string;
+  /** Name of the implementation that has the bug. */
+  implementation: string;
   /** The requirement that must fail. */
   expected: string;
   modes: Partial<Record<ModeName, ModeResult>>;
@@ -41,8 +49,8 @@ export const MODES: Readonly<Record<ModeName, Mode>> = {
 };
 
 /**
- * Plants the bug in a copy of the reference implementation, and hunts it with one mode after the other
- * until a mode has found it. Returns failures of the kit as results and does not throw them, so that the
+ * Plants the bug in a copy of its reference implementation, and hunts it with one mode after the other
+ * until a mode has found it. A mode that the implementation does not offer is not measured. Returns failures of the kit as results and does not throw them, so that the
  * other bugs are still hunted.
  */
 export async function hunt(
@@ -50,19 +58,21 @@ export async function hunt(
   { modes, everyMode }: HuntPlan,
   options: HuntOptions,
   modeFunctions: Readonly<Record<ModeName, Mode>> = MODES,
+  source: ImplementationPackage = OWN_PACKAGE,
 ): Promise<HuntResult> {
   const registry = new Registry(newRunId());
   const dir = join(stateDirectory(), 'planted', registry.runId);
   registry.made({ kind: 'directory', path: dir });
-  const huntResult: HuntResult = { id: bug.id, expected: bug.requirement, modes: {} };
+  const { id, implementation, requirement: expected } = bug;
+  const huntResult: HuntResult = { id, implementation, expected, modes: {} };
   try {
-    const copy = makeCopy(bug, dir);
+    const copy = makeCopy(bug, dir, source);
     for (const mode of modes) {
       if (options.signal.aborted) break;
       huntResult.modes[mode] =
         'why' in copy
           ? inconclusiveResult(options.seed, copy.why, 'error')
-          : await runMode(modeFunctions[mode], copy, options);
+          : await runMode(mode, modeFunctions, copy, options);
       if (!everyMode && huntResult.modes[mode]?.outcome === 'yes') break;
     }
   } finally {
@@ -72,18 +82,35 @@ export async function hunt(
   return huntResult;
 }
 
-function makeCopy(bug: PlantedBug, dir: string): PlantedCopy | { why: string } {
+/** A planted copy, and why its implementation lacks some modes. */
+type HuntedCopy = PlantedCopy & Pick<Implementation, 'missingModes'>;
+
+function makeCopy(bug: PlantedBug, dir: string, source: ImplementationPackage): HuntedCopy | { why: string } {
   try {
-    const target = plant(bug, dir);
-    return { bug, target, program: join(dirname(target), '../../dist/reference-impl/synchronous/main.js') };
+    const paths = plant(bug, dir, source);
+    const where = `planted bug ${bug.id}: implementation:`;
+    const { missingModes } = findImplementation(
+      bug.implementation,
+      where,
+      'bad-target',
+      source.implementations,
+    );
+    return { bug, ...paths, missingModes };
   } catch (error) {
     return { why: messageOf(error) };
   }
 }
 
-async function runMode(mode: Mode, copy: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
+async function runMode(
+  mode: ModeName,
+  modeFunctions: Readonly<Record<ModeName, Mode>>,
+  { missingModes, ...copy }: HuntedCopy,
+  options: HuntOptions,
+): Promise<ModeResult> {
+  const missing = missingModes[mode];
+  if (missing !== undefined) return inconclusiveResult(options.seed, missing);
   try {
-    return await mode(copy, options);
+    return await modeFunctions[mode](copy, options);
   } catch (error) {
     const why = error instanceof KitError ? messageOf(error) : `${messageOf(error)} (unexpected)`;
     return inconclusiveResult(options.seed, why, 'error');

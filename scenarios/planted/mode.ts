@@ -1,5 +1,6 @@
 import type { RequirementId } from '../../conformance/requirements/requirements.js';
 import type { PlantedBug } from './definition.js';
+import type { PlantedPaths } from './plant.js';
 
 export const MODE_NAMES = ['gate', 'simulate', 'explore', 'flakey'] as const;
 /** Name of a mode: a strategy of hunting planted bugs. */
@@ -30,13 +31,9 @@ export interface ModeResult {
   why: string | null;
 }
 
-/** A copy of the reference implementation that contains a planted bug. */
-export interface PlantedCopy {
+/** A copy of a reference implementation that contains a planted bug. */
+export interface PlantedCopy extends PlantedPaths {
   bug: PlantedBug;
-  /** Path of the copy's target file. */
-  target: string;
-  /** Path of the copy's compiled program. */
-  program: string;
 }
 
 export interface HuntOptions {

@@ -1,11 +1,10 @@
-import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
-import { packageRoot } from '../host/version.js';
-import type { PlantedBug } from './definition.js';
+import { findImplementation, type ImplementationPackage, OWN_PACKAGE } from '../host/implementations.js';
+import { COMMON_FOLDER, type PlantedBug } from './definition.js';
 
 /** The only function of the TypeScript compiler that this module uses. */
 interface Transpiler {
@@ -15,35 +14,62 @@ interface Transpiler {
   ): { outputText: string };
 }
 
+/** Paths in a copy that contains a planted bug. */
+export interface PlantedPaths {
+  /** The copy's target file. */
+  target: string;
+  /** The copy's compiled program. */
+  program: string;
+}
+
 /**
- * Copies the built reference implementation and plants the bug in the copy.
+ * Copies the built reference implementation that the bug names, with what it shares with others, and plants the bug in
+ * the copy.
  * @param dir directory of the copy, which is emptied first. It gets the layout of the package, so that the
  *   relative paths in the target file lead to the copy.
- * @returns path of the copy's target file.
- * @throws KitError bad-target when the text to change is not in the source exactly once.
+ * @throws KitError bad-target when the text to change is not in the source exactly once; kit-failed when the
+ *   implementation is not compiled.
  */
-export function plant(bug: PlantedBug, dir: string): string {
-  const root = packageRoot();
-  const plantedCode = plantedSource(bug);
+export function plant(
+  bug: PlantedBug,
+  dir: string,
+  source: ImplementationPackage = OWN_PACKAGE,
+): PlantedPaths {
+  const { root, implementations } = source;
+  const { name, targetFile, program } = findImplementation(
+    bug.implementation,
+    `planted bug ${bug.id}: implementation:`,
+    'bad-target',
+    implementations,
+  );
+  for (const file of [targetFile, program])
+    if (!existsSync(join(root, file)))
+      throw new KitError(
+        'kit-failed',
+        `planted bug ${bug.id}: ${join(root, file)} is not there: expected the implementation ${name}, compiled`,
+      );
+  const plantedCode = plantedSource(bug, root);
   removeTree(dir);
-  mkdirSync(join(dir, 'conformance/targets'), { recursive: true });
-  cpSync(join(root, 'dist/reference-impl'), join(dir, 'dist/reference-impl'), { recursive: true });
+  for (const folder of [name, COMMON_FOLDER].map((one) => join('dist/reference-impl', one)))
+    if (existsSync(join(root, folder))) cpSync(join(root, folder), join(dir, folder), { recursive: true });
   cpSync(join(root, 'package.json'), join(dir, 'package.json'));
   symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
   const compiled = join(dir, 'dist/reference-impl', bug.file.replace(/\.ts$/, '.js'));
   writeFileSync(compiled, plantedCode);
-  const target = JSON.parse(readFileSync(REFERENCE_TARGET, 'utf8')) as Record<string, unknown>;
-  const file = join(dir, 'conformance/targets/planted.json');
-  writeFileSync(file, JSON.stringify({ ...target, $schema: undefined, name: bug.id }));
-  return file;
+  const definition = JSON.parse(readFileSync(join(root, targetFile), 'utf8')) as Record<string, unknown>;
+  const target = join(dir, dirname(targetFile), 'planted.json');
+  mkdirSync(dirname(target), { recursive: true });
+  writeFileSync(target, JSON.stringify({ ...definition, $schema: undefined, name: bug.id }));
+  return { target, program: join(dir, program) };
 }
 
 /**
  * Compiles the source file with the bug in it, and returns the JavaScript.
+ * @param root folder of the package with the sources.
  * @throws KitError bad-target when the text to change is not in the source exactly once.
  */
-export function plantedSource(bug: PlantedBug): string {
-  const source = join(packageRoot(), 'reference-impl', bug.file);
+export function plantedSource(bug: PlantedBug, root = OWN_PACKAGE.root): string {
+  const source = join(root, 'reference-impl', bug.file);
   return transpile(applyBug(bug, source), source);
 }
 

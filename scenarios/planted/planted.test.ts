@@ -1,6 +1,7 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { packageRoot } from '../host/version.js';
@@ -16,6 +17,7 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
 const BUG: PlantedBug = {
   id: 'other-message',
   description: 'an error has another text',
+  implementation: 'synchronous',
   file: 'common/platform/errors.ts',
   find: 'invariant broken: ',
   replace: 'planted: ',
@@ -28,7 +30,7 @@ const BUG: PlantedBug = {
 t.test('a planted copy contains the bug, and its target file starts the copy', async (t) => {
   const workspace = newWorkspace(t);
   const dir = join(workspace.dir, 'copy');
-  const target = loadTarget(plant(BUG, dir));
+  const target = loadTarget(plant(BUG, dir).target);
   t.equal(target.name, BUG.id);
   const changed = join(target.dir, '../../dist/reference-impl/common/platform/errors.js');
   t.match(readFileSync(changed, 'utf8'), 'planted: ');
@@ -65,20 +67,74 @@ t.test('the error for a wrong definition names the file and the key', async (t) 
   const workspace = newWorkspace(t);
   const dir = join(workspace.dir, 'planted');
   mkdirSync(dir);
-  writeFileSync(join(dir, 'a.json'), JSON.stringify({ ...BUG, requirement: 'PP-99' }));
-  t.throws(() => loadPlantedBugs([], dir), /a\.json: requirement/);
+  writeFileSync(join(dir, 'other-message.json'), JSON.stringify({ ...BUG, requirement: 'PP-99' }));
+  t.throws(() => loadPlantedBugs([], { dir }), /other-message\.json: requirement/);
   const { description: sentence, alsoAccepted: also, ...rest } = BUG;
-  writeFileSync(join(dir, 'a.json'), JSON.stringify({ ...rest, sentence, also }));
-  t.throws(() => loadPlantedBugs([], dir), {
+  writeFileSync(join(dir, 'other-message.json'), JSON.stringify({ ...rest, sentence, also }));
+  t.throws(() => loadPlantedBugs([], { dir }), {
     exitCode: 2,
-    message: /^\S+a\.json: description: .*Unrecognized keys: "sentence", "also"$/,
+    message: /^\S+other-message\.json: description: .*Unrecognized keys: "sentence", "also"$/,
   });
-  writeFileSync(join(dir, 'a.json'), '{');
-  t.throws(() => loadPlantedBugs([], dir), /a\.json: expected JSON/);
-  writeFileSync(join(dir, 'a.json'), JSON.stringify(BUG));
+  writeFileSync(join(dir, 'other-message.json'), '{');
+  t.throws(() => loadPlantedBugs([], { dir }), /other-message\.json: expected JSON/);
+  writeFileSync(join(dir, 'other-message.json'), JSON.stringify(BUG));
   t.same(
-    loadPlantedBugs(['other-message'], dir).map(({ id }) => id),
+    loadPlantedBugs(['other-message'], { dir }).map(({ id }) => id),
     ['other-message'],
   );
-  t.throws(() => loadPlantedBugs(['nope'], dir), /nope.*other-message/);
+  t.throws(() => loadPlantedBugs(['nope'], { dir }), /nope.*other-message/);
 });
+
+t.test('a definition names a known implementation, and changes only what this one runs', async (t) => {
+  const workspace = newWorkspace(t);
+  const { dir } = workspace;
+  const refusal = (change: Partial<PlantedBug>) => {
+    writeFileSync(join(dir, 'other-message.json'), JSON.stringify({ ...BUG, ...change }));
+    try {
+      loadPlantedBugs([], { dir });
+    } catch (error) {
+      if (error instanceof KitError && error.exitCode === 2) return error.message.replace(`${dir}/`, '');
+      throw error;
+    }
+    return undefined;
+  };
+  t.equal(refusal({}), undefined);
+  t.equal(refusal({ file: 'synchronous/main.ts' }), undefined);
+  t.match(
+    refusal({ implementation: 'synchronus' }),
+    /^other-message\.json: implementation: synchronus: no such implementation, expected one of synchronous, .* \(did you mean synchronous\?\)$/,
+  );
+  for (const file of ['checkpointed/main.ts', 'main.ts', 'common/../checkpointed/main.ts', '../common/a.ts'])
+    t.equal(
+      refusal({ file }),
+      `other-message.json: file: expected a path below synchronous/ or common/, found ${file}`,
+    );
+  t.equal(
+    refusal({ id: 'another' }),
+    'other-message.json: id: expected other-message as in the name of the file, found another',
+  );
+});
+
+t.test(
+  'the bugs of one implementation are selected, and an id of another one is unknown there',
+  async (t) => {
+    const { dir } = newWorkspace(t);
+    const other = { ...BUG, id: 'other', implementation: 'checkpointed' };
+    for (const bug of [BUG, other]) writeFileSync(join(dir, `${bug.id}.json`), JSON.stringify(bug));
+    const ids = (implementation?: string, wanted: string[] = []) =>
+      loadPlantedBugs(wanted, { dir, implementation }).map(({ id }) => id);
+    t.same(ids(), ['other-message', 'other']);
+    t.same(ids('synchronous'), ['other-message']);
+    t.same(ids('checkpointed', ['other']), ['other']);
+    t.throws(() => ids('checkpointed', ['other-message']), {
+      exitCode: 2,
+      message: /^other-message: no such planted bug of checkpointed, expected one of: other$/,
+    });
+    rmSync(join(dir, 'other.json'));
+    t.throws(() => ids('checkpointed'), {
+      exitCode: 2,
+      message: /^--implementation checkpointed: \S+ has no planted bug of it$/,
+    });
+    t.throws(() => ids('checkpoint'), { exitCode: 2, message: /^--implementation checkpoint: / });
+  },
+);

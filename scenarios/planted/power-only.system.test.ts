@@ -16,7 +16,7 @@ t.test(
     t.teardown(() => workspace.remove());
     const [bug] = loadPlantedBugs(['async-msync']);
     if (bug === undefined) throw new Error('no such bug');
-    const target = plant(bug, join(workspace.dir, 'copy'));
+    const { target } = plant(bug, join(workspace.dir, 'copy'));
     const gate = async (...flags: string[]) => {
       const { stdout, stderr } = await workspace.run(['gate', target, '--json', '--seed', '1', ...flags]);
       t.not(stdout, '', stderr);

@@ -27,15 +27,16 @@ t.test('a bug counts as found in its own budget and in larger ones', async (t) =
     seed: 1,
     why: null,
   });
-  const bug = { found: true, requirement: 'PP-1', runs: 1, seconds: 1 };
+  const bug = { implementation: 'synchronous', found: true, requirement: 'PP-1', runs: 1, seconds: 1 };
   const bugs = [
     { ...bug, id: 'a', modes: { gate: found(30.1), explore: found(19) } },
     { ...bug, id: 'b', modes: { gate: found(20) } },
     { ...bug, id: 'no gate hunts it', modes: { simulate: found(1) } },
   ];
   const lines = budgetsTable({ ...readResults(), bugs }).split('\n');
-  t.equal(lines[2], '| 20 s | 1 of 2 (50 %) | 2 of 2 (100 %) |');
-  t.equal(lines[4], '| 45 s | 2 of 2 (100 %) | 2 of 2 (100 %) |');
+  t.equal(lines[0], 'Bugs in `synchronous`:');
+  t.equal(lines[4], '| 20 s | 1 of 2 (50 %) | 2 of 2 (100 %) |');
+  t.equal(lines[6], '| 45 s | 2 of 2 (100 %) | 2 of 2 (100 %) |');
 });
 
 t.test('a manual without the markers is refused, because the table would overwrite other text', async (t) => {

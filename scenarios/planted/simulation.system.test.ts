@@ -30,9 +30,8 @@ for (const id of ['token-of-another', 'confirm-before-msync']) {
     t.teardown(() => rmSync(dir, { recursive: true, force: true }));
     const [bug] = loadPlantedBugs([id]);
     if (!bug) throw new Error(`${id} is a planted bug`);
-    plant(bug, dir);
+    const { program } = plant(bug, dir);
     const simulate = async (...flags: string[]): Promise<{ code: number | undefined; result: Result }> => {
-      const program = join(dir, 'dist/reference-impl/synchronous/main.js');
       const all = [program, 'simulate', '--json', '--budget', BUDGET, '--seed', '1', ...flags];
       const { stdout, exitCode } = await execa(process.execPath, all, { reject: false });
       return { code: exitCode, result: JSON.parse(stdout) as Result };

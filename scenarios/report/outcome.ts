@@ -15,7 +15,7 @@ import { timeLines } from './time-lines.js';
 export interface Outcome {
   command: 'gate' | 'certify';
   target: string;
-  /** Target file from the command line; undefined for the reference implementation. */
+  /** Target file from the command line; undefined for the default target. */
   file: string | undefined;
   verdict: Verdict;
   why: string;

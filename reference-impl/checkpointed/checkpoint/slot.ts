@@ -40,7 +40,8 @@ export interface SlotHeader {
   definition: QueueDefinition;
 }
 
-const HEADER_BYTES = 48;
+/** Size of the header of a slot in bytes, without the definition. */
+export const SLOT_HEADER_BYTES = 48;
 const MESSAGE_HEADER_BYTES = 32;
 const UNIT_BYTES = 8;
 const MAGIC_WORD = Buffer.from('PPCS').readUInt32LE(0);
@@ -87,7 +88,7 @@ export function* encodeSlot(
   let piece = Buffer.allocUnsafe(PIECE_BYTES);
   let filled = 0;
   const text = Buffer.from(JSON.stringify(definition));
-  const headerExtent = Math.ceil((HEADER_BYTES + text.length) / UNIT_BYTES) * UNIT_BYTES;
+  const headerExtent = Math.ceil((SLOT_HEADER_BYTES + text.length) / UNIT_BYTES) * UNIT_BYTES;
   putHeader(piece, { seed, text, redo: redoPosition, count: messages.length, generation });
   filled = headerExtent;
   for (const { id, body, number } of messages) {
@@ -122,14 +123,14 @@ function putHeader(
   putWide(bytes, 24, redo);
   putWide(bytes, 32, count);
   bytes.writeUInt32LE(generation, 40);
-  bytes.set(text, HEADER_BYTES);
-  bytes.fill(0, HEADER_BYTES + text.length, HEADER_BYTES + text.length + UNIT_BYTES);
+  bytes.set(text, SLOT_HEADER_BYTES);
+  bytes.fill(0, SLOT_HEADER_BYTES + text.length, SLOT_HEADER_BYTES + text.length + UNIT_BYTES);
   bytes.writeUInt32LE(headerSum(bytes, text.length, seedAt(seed, 0)), 44);
 }
 
 function headerSum(bytes: Buffer, definitionBytes: number, seed: number): number {
   const front = checksum(bytes, 0, 44, seed);
-  return checksum(bytes, HEADER_BYTES, HEADER_BYTES + definitionBytes, bodySeed(seed, front));
+  return checksum(bytes, SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + definitionBytes, bodySeed(seed, front));
 }
 
 function putMessage(
@@ -205,18 +206,18 @@ export function readSlot(bytes: Buffer, expected: SlotSeed): ReadSlot {
 const total = ({ messages, damaged }: ReadSlot): number => messages.length + damaged.length;
 
 const slotHeaderExtent = (bytes: Buffer): number =>
-  Math.ceil((HEADER_BYTES + bytes.readUInt32LE(4)) / UNIT_BYTES) * UNIT_BYTES;
+  Math.ceil((SLOT_HEADER_BYTES + bytes.readUInt32LE(4)) / UNIT_BYTES) * UNIT_BYTES;
 
 /** Reads which queue and checkpoint a slot claims to be of; undefined when it is too short. */
 export function claimOfSlot(bytes: Buffer): { queue: number; checkpoint: number } | undefined {
-  if (bytes.length < HEADER_BYTES) return undefined;
+  if (bytes.length < SLOT_HEADER_BYTES) return undefined;
   return { queue: getWide(bytes, 8), checkpoint: getWide(bytes, 16) };
 }
 
 function readHeader(bytes: Buffer, expected: SlotSeed): SlotHeader | undefined {
-  if (bytes.length < HEADER_BYTES || bytes.readUInt32LE(0) !== MAGIC_WORD) return undefined;
+  if (bytes.length < SLOT_HEADER_BYTES || bytes.readUInt32LE(0) !== MAGIC_WORD) return undefined;
   const definitionBytes = bytes.readUInt32LE(4);
-  if (HEADER_BYTES + definitionBytes > bytes.length) return undefined;
+  if (SLOT_HEADER_BYTES + definitionBytes > bytes.length) return undefined;
   if (headerSum(bytes, definitionBytes, seedAt(expected, 0)) !== bytes.readUInt32LE(44)) return undefined;
   const claim = claimOfSlot(bytes);
   if (claim?.queue !== expected.queue || claim.checkpoint !== expected.checkpoint) return undefined;
@@ -226,7 +227,7 @@ function readHeader(bytes: Buffer, expected: SlotSeed): SlotHeader | undefined {
     count: getWide(bytes, 32),
     generation: bytes.readUInt32LE(40),
     definition: JSON.parse(
-      bytes.toString('utf8', HEADER_BYTES, HEADER_BYTES + definitionBytes),
+      bytes.toString('utf8', SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + definitionBytes),
     ) as QueueDefinition,
   };
 }

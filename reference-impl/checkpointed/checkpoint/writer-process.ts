@@ -5,8 +5,12 @@ import type { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { linux } from '../../common/platform/linux.js';
 import type { Host, Writer } from '../host.js';
+import { WRITE_SLOT } from './write-slot.js';
 
-const PROGRAM = fileURLToPath(new URL('./writer-program.js', import.meta.url));
+/** The program of the queue, which is this file when the program was bundled into one. */
+const PROGRAM = fileURLToPath(
+  import.meta.url.endsWith('/writer-process.js') ? new URL('../main.js', import.meta.url) : import.meta.url,
+);
 /** Priority of a writer: it must not take the processor from the transactions. */
 const NICE = 10;
 
@@ -14,7 +18,7 @@ const NICE = 10;
 function startWriter(fd: number): Writer {
   let child: ChildProcess;
   try {
-    child = spawn(process.execPath, [PROGRAM], { stdio: ['pipe', fd, 'inherit'] });
+    child = spawn(process.execPath, [PROGRAM, WRITE_SLOT], { stdio: ['pipe', fd, 'inherit'] });
   } catch (error) {
     return { write: () => Promise.reject(error), end: async () => false };
   }

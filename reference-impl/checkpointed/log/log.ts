@@ -224,12 +224,8 @@ export class Log {
 
   /** Frees the segments that end at or before a position. No recovery may need them any more. */
   release(position: number): void {
-    this.#ring.release(
-      Math.min(
-        Math.floor(position / this.#geometry.segmentBytes),
-        this.#open?.sequence ?? Number.POSITIVE_INFINITY,
-      ),
-    );
+    const first = Math.floor(position / this.#geometry.segmentBytes);
+    this.#ring.release(Math.min(first, this.#open?.sequence ?? Number.POSITIVE_INFINITY));
   }
 
   /** Closes the open segment. */

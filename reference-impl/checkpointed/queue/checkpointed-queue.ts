@@ -11,7 +11,7 @@ import { type MemoryQueue, memoryOf, type QueueDefinition } from '../memory/memo
 import type { Message } from '../memory/message-list.js';
 import { QueueSet } from '../memory/queue-set.js';
 import { keepAside } from '../recovery/aside.js';
-import { readState, type StoredState } from '../recovery/read-state.js';
+import { readState, type StoredState, syncSlots } from '../recovery/read-state.js';
 import {
   type InstalledSettings,
   maxMessageBytes,
@@ -90,9 +90,10 @@ export class CheckpointedQueue {
       throw new QueueError('queue-in-use', `${directory} is in use: expected no other server on this queue`);
     }
     const state = readState(directory, settings, host.kernel);
+    if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
     keepAside(paths.aside, state.damaged, host.kernel);
     const queue = new CheckpointedQueue({ directory, settings, run, host, lock, state });
-    await queue.#start(state);
+    await queue.#start();
     return queue;
   }
 
@@ -141,9 +142,7 @@ export class CheckpointedQueue {
    * Puts the restored state in force, with a new generation of the log. Only then old segments may be used again, and the
    * queue is ready.
    */
-  async #start(state: StoredState): Promise<void> {
-    // After damage to the control record nothing shows which slots were in force together: write them all.
-    if (state.isControlLost) for (const queue of this.#queues.list()) queue.changed = true;
+  async #start(): Promise<void> {
     await this.#runCheckpoint();
     if (this.#failedCheckpoints > 0)
       throw new QueueError('sync-failed', 'the restored state cannot be written: see the line before');

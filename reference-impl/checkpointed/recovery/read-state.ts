@@ -1,8 +1,17 @@
+import { syncDirectory } from '../../common/platform/directory.js';
 import type { Kernel } from '../../common/platform/kernel.js';
 import { type ControlEntry, type ControlRecord, parseControl } from '../checkpoint/control.js';
-import { claimOfSlot, parseSlotName, type ReadSlot, readSlot, slotPath } from '../checkpoint/slot.js';
-import { hex16, readWhole } from '../files.js';
+import {
+  claimOfSlot,
+  parseSlotName,
+  type ReadSlot,
+  readSlot,
+  SLOT_HEADER_BYTES,
+  slotPath,
+} from '../checkpoint/slot.js';
+import { hex16, readFront, readWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
+import { listSegments } from '../log/segment-ring.js';
 import { type InstalledSettings, pathsOf } from '../settings.js';
 import type { AsidePart } from './aside.js';
 import { RestoredQueue, redo } from './redo.js';
@@ -13,6 +22,8 @@ export interface StoredState {
   control: ControlRecord;
   /** Whether no copy of the control record could be read. */
   isControlLost: boolean;
+  /** Whether the slots say what is in force, because the control record is lost or older than they are. */
+  isFromSlots: boolean;
   queues: RestoredQueue[];
   damaged: AsidePart[];
   /** Highest generation of which there is a trace. */
@@ -24,11 +35,33 @@ export interface StoredState {
 /**
  * Reads a stored queue: the newest control record, the slots that it names, and the transactions of the log behind them. It
  * changes nothing.
+ *
+ * The control record may be lost, damaged or an old one. It is not believed when a whole slot or a record of the log is newer:
+ * each slot says itself from where the log is redone, so the newest whole slot of each queue then counts.
  */
 export function readState(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const paths = pathsOf(directory);
   const stored = kernel.exists(paths.control) ? parseControl(readWhole(kernel, paths.control)) : undefined;
-  const control = stored ?? controlOfSlots(paths.queues, settings, kernel);
+  const isControlLost = stored === undefined;
+  if (stored !== undefined && !hasNewerSlot(paths.queues, stored, settings, kernel)) {
+    const state = stateOf(directory, stored, stored.generation, settings, kernel);
+    if (state.generation <= stored.generation) return { ...state, isControlLost, isFromSlots: false };
+  }
+  const logStart = (listSegments(paths.log, kernel)[0] ?? 0) * settings.segmentBytes;
+  const control = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
+  const state = stateOf(directory, control, undefined, settings, kernel);
+  return { ...state, isControlLost, isFromSlots: true };
+}
+
+/** @param generation generation of the log that counts; undefined: the newest one. */
+function stateOf(
+  directory: string,
+  control: ControlRecord,
+  generation: number | undefined,
+  settings: InstalledSettings,
+  kernel: Kernel,
+): Omit<StoredState, 'isControlLost' | 'isFromSlots'> {
+  const paths = pathsOf(directory);
   const damaged: AsidePart[] = [];
   const queues = control.queues.map((entry) => {
     const slot = readEntry(paths.queues, entry, settings, kernel);
@@ -36,16 +69,8 @@ export function readState(directory: string, settings: InstalledSettings, kernel
     return new RestoredQueue(entry, slot);
   });
   const from = queues.length === 0 ? 0 : Math.min(...queues.map((queue) => queue.redo));
-  const log = scanLog(
-    {
-      directory: paths.log,
-      segmentBytes: settings.segmentBytes,
-      key: settings.key,
-      from,
-      generation: stored?.generation,
-    },
-    kernel,
-  );
+  const { segmentBytes, key } = settings;
+  const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
     const what =
       record === undefined ? `${bytes.length} bytes` : `message ${record.id} of queue ${record.queue}`;
@@ -53,15 +78,47 @@ export function readState(directory: string, settings: InstalledSettings, kernel
     const named = { name: `log-${hex16(position)}`, what: `log position ${position}: ${what}, ${state}` };
     damaged.push({ ...named, bytes, isConfirmed });
   }
-  const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / settings.segmentBytes);
+  const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / segmentBytes);
   return {
     control,
-    isControlLost: stored === undefined,
     queues: redo(queues, log.records),
     damaged,
     generation: Math.max(control.generation, log.generation ?? 0),
     nextSequence: Math.max(log.nextSequence, afterRedo),
   };
+}
+
+/**
+ * Syncs slots that no control record names: a server may have been killed before it did. The next checkpoint overwrites the
+ * slots before them, which the disk may still need.
+ */
+export function syncSlots(directory: string, entries: readonly ControlEntry[], kernel: Kernel): void {
+  for (const { id, slot } of entries) {
+    const fd = kernel.open(slotPath(directory, id, slot), 'r+');
+    try {
+      kernel.fsync(fd);
+    } finally {
+      kernel.close(fd);
+    }
+  }
+  syncDirectory(directory, kernel);
+}
+
+/** Reports whether there is a whole slot of a later checkpoint than the control record's. */
+function hasNewerSlot(
+  directory: string,
+  { checkpoint }: ControlRecord,
+  settings: InstalledSettings,
+  kernel: Kernel,
+): boolean {
+  return kernel.list(directory).some((name) => {
+    const place = parseSlotName(name);
+    if (place === undefined) return false;
+    const path = slotPath(directory, place.queue, place.slot);
+    const claim = claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES));
+    if (claim === undefined || claim.checkpoint <= checkpoint) return false;
+    return slotAt(directory, place, settings, kernel)?.isWhole === true;
+  });
 }
 
 function readEntry(
@@ -90,27 +147,87 @@ function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }
   return [...parts, { name: `slot-${hex16(id)}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true }];
 }
 
+/** A slot file with an intact header. */
+interface SlotCandidate {
+  entry: ControlEntry;
+  generation: number;
+  /** Whether all its messages are intact. */
+  isWhole: boolean;
+  /** Whether all its messages are there, some of them damaged. */
+  isComplete: boolean;
+}
+
+/** Reads a slot file; undefined when its header is damaged. */
+function slotAt(
+  directory: string,
+  { queue, slot }: { queue: number; slot: 0 | 1 },
+  { key }: InstalledSettings,
+  kernel: Kernel,
+): SlotCandidate | undefined {
+  const bytes = readWhole(kernel, slotPath(directory, queue, slot));
+  const claim = claimOfSlot(bytes);
+  if (claim === undefined) return undefined;
+  const { header, damaged } = readSlot(bytes, { key, queue, checkpoint: claim.checkpoint });
+  if (header === undefined) return undefined;
+  const { checkpoint, redo, definition, generation } = header;
+  return {
+    entry: { id: queue, slot, checkpoint, redo, definition },
+    generation,
+    isWhole: damaged.length === 0,
+    isComplete: damaged.every(({ message }) => message !== undefined),
+  };
+}
+
 /**
- * Makes a control record out of the slots, when both copies of it are lost: for each queue the newest slot with an intact
- * header. A slot is in force as soon as it is whole: it says itself from where the log is redone.
+ * Makes a control record out of the slots, for one that is lost or older than they are.
+ * @param stored the control record that may be an old one.
  */
-function controlOfSlots(directory: string, { key }: InstalledSettings, kernel: Kernel): ControlRecord {
-  const entries = new Map<number, ControlEntry>();
-  let generation = 0;
+function controlOfSlots(
+  directory: string,
+  stored: ControlRecord | undefined,
+  logStart: number,
+  settings: InstalledSettings,
+  kernel: Kernel,
+): ControlRecord {
+  const ofQueue = new Map<number, SlotCandidate[]>();
   for (const name of kernel.list(directory)) {
     const place = parseSlotName(name);
-    if (place === undefined) continue;
-    const bytes = readWhole(kernel, slotPath(directory, place.queue, place.slot));
-    const claim = claimOfSlot(bytes);
-    if (claim === undefined) continue;
-    const { header, messages } = readSlot(bytes, { key, queue: place.queue, checkpoint: claim.checkpoint });
-    if (header === undefined || messages.length < header.count) continue;
-    generation = Math.max(generation, header.generation);
-    const known = entries.get(place.queue);
-    if (known !== undefined && known.checkpoint > header.checkpoint) continue;
-    const { checkpoint, redo, definition } = header;
-    entries.set(place.queue, { id: place.queue, slot: place.slot, checkpoint, redo, definition });
+    const found = place && slotAt(directory, place, settings, kernel);
+    if (found !== undefined) ofQueue.set(found.entry.id, [...(ofQueue.get(found.entry.id) ?? []), found]);
   }
-  const queues = [...entries.values()].sort((a, b) => a.id - b.id);
-  return { checkpoint: Math.max(0, ...queues.map(({ checkpoint }) => checkpoint)), generation, queues };
+  const chosen = [...ofQueue].map(([id, candidates]) => {
+    candidates.sort((a, b) => b.entry.checkpoint - a.entry.checkpoint);
+    return chooseSlot(
+      candidates,
+      stored?.queues.find((entry) => entry.id === id),
+      logStart,
+    );
+  });
+  const all = [...ofQueue.values()].flat();
+  return {
+    checkpoint: Math.max(stored?.checkpoint ?? 0, ...all.map(({ entry }) => entry.checkpoint)),
+    generation: Math.max(0, ...all.map((one) => one.generation)),
+    queues: chosen.flatMap((one) => one?.entry ?? []).sort((a, b) => a.id - b.id),
+  };
+}
+
+/**
+ * Chooses the slot of a queue that counts: the newest whole one. A slot with damaged messages counts when the control record
+ * names it, or when the log no longer has what the whole one lacks.
+ * @param candidates newest first.
+ */
+function chooseSlot(
+  candidates: readonly SlotCandidate[],
+  named: ControlEntry | undefined,
+  logStart: number,
+): SlotCandidate | undefined {
+  const whole = candidates.find(({ isWhole }) => isWhole);
+  const inForce = candidates.find(
+    ({ entry }) => entry.slot === named?.slot && entry.checkpoint === named.checkpoint,
+  );
+  if (inForce !== undefined)
+    return whole !== undefined && whole.entry.checkpoint > inForce.entry.checkpoint ? whole : inForce;
+  const complete = candidates.find(({ isComplete }) => isComplete);
+  const isCovered = whole !== undefined && (whole.entry.redo >= logStart || whole === complete);
+  return isCovered ? whole : (complete ?? whole ?? candidates[0]);
 }

@@ -51,6 +51,7 @@ t.test('an unknown path or method is refused, and the connection goes on', async
   for (const [method, path, status] of cases)
     for (const body of [undefined, 'a body'])
       t.match(await http.ask(method, path, body), { status, body: /^[^\n]+\n$/ }, `${method} ${path}`);
+  t.match(await http.ask('GET', '/leases'), { headers: { allow: 'POST' } });
   http.send('GET /ready HTTP/1.1\r\n\r\n');
   t.match(await http.answer(), { status: 400, body: /host/ });
   t.match(await http.ask('POST', '/leases', '{}'), { status: 204 }, 'a body that is not needed is dropped');
@@ -175,6 +176,40 @@ t.test(
     t.match(await many.ask('PUT', '/messages/b', 'x'.repeat(6000)), { status: 201 });
   },
 );
+
+t.test('a body of very many tiny pieces is refused, and one of some is not', async (t) => {
+  const { client, store } = await serve(t);
+  const [http, flood] = [await client(), await client()];
+  const chunked = head('/messages/a', 'transfer-encoding: chunked\r\n');
+  http.send(`${chunked}${'1\r\nx\r\n'.repeat(1000)}0\r\n\r\n`);
+  t.match(await http.answer(), { status: 201 });
+  t.equal((await http.ask('POST', '/leases')).body, 'x'.repeat(1000));
+  flood.send(`${chunked}${'1\r\nx\r\n'.repeat(1001)}`);
+  t.match(await flood.answer(), { status: 400, body: /pieces/ });
+  await flood.closed();
+  t.equal(store.commits, 1);
+});
+
+t.test('a small message does not wait for many large ones that come', async (t) => {
+  const { front, client, store } = await serve(t);
+  const floods = await Promise.all(Array.from({ length: 20 }, () => client()));
+  const piece = Buffer.alloc(1_000_000);
+  for (const { socket } of floods) {
+    socket.write(head('/messages/large', 'content-length: 16000000\r\n'));
+    let left = 15;
+    const send = () => {
+      while (left-- > 0 && socket.writable && socket.write(piece));
+    };
+    socket.on('drain', send);
+    send();
+  }
+  for (let sent = 0; sent < 5; sent += 1) {
+    const small = await RawHttp.open(front.port);
+    t.match(await small.ask('PUT', '/messages/small', 'x'), { status: 201 });
+    small.close();
+  }
+  t.ok(store.stored.every((id) => id === 'small'));
+});
 
 t.test('too many receivers that wait get 503', async (t) => {
   const { client } = await serve(t, { maxWaitingReceivers: 2 });

@@ -37,7 +37,7 @@ export class Administration {
   define(exchange: Exchange, name: string): void {
     const problem = queueProblem(name);
     if (problem !== undefined) {
-      exchange.refuse(400, problem, MAX_DEFINITION_BYTES);
+      exchange.refuse({ status: 400, line: problem }, MAX_DEFINITION_BYTES);
       return;
     }
     receiveBody(exchange, this.#budget, MAX_DEFINITION_BYTES, async (body, holding) => {

@@ -1,8 +1,12 @@
 import type { BodyBudget, Holding } from './budget.js';
 import type { Exchange } from './exchange.js';
+import { waitIfBulk } from './turns.js';
 
 /** Size of the first buffer of a body that comes in several pieces. */
 const FIRST_BYTES = 64 * 1024;
+/** After this number of pieces, they must have a mean size. Each one takes time, and a byte of body may be one. */
+const FREE_PIECES = 1000;
+const MIN_PIECE_BYTES = 64;
 const EMPTY = Buffer.alloc(0);
 
 /**
@@ -17,7 +21,7 @@ export function receiveBody(
   receive: (body: Buffer, holding: Holding) => void,
 ): void {
   const { request, declaredBytes } = exchange;
-  const refuse = (status: number, line: string) => exchange.refuse(status, line, maxBytes);
+  const refuse = (status: number, line: string) => exchange.refuse({ status, line }, maxBytes);
   const noMemory = () => refuse(503, 'no memory for this body now, try again later');
   if (declaredBytes === undefined && !exchange.hasBody) {
     refuse(411, 'the request has no content-length, expected one or chunks');
@@ -35,8 +39,18 @@ export function receiveBody(
 
   let bytes: Buffer = EMPTY;
   let sizeBytes = 0;
+  let pieces = 0;
   request.on('data', (chunk: Buffer) => {
+    if (!exchange.isOpen) return;
     const neededBytes = sizeBytes + chunk.length;
+    if (neededBytes !== declaredBytes) waitIfBulk(request, chunk);
+    pieces += 1;
+    if (pieces > FREE_PIECES && neededBytes < pieces * MIN_PIECE_BYTES) {
+      holding.close();
+      exchange.closeAfterwards();
+      exchange.fail(400, `the body comes in ${pieces} pieces of less than ${MIN_PIECE_BYTES} bytes`);
+      return;
+    }
     if (neededBytes > maxBytes) {
       holding.close();
       return refuse(413, `the body has more than ${maxBytes} bytes`);
@@ -87,7 +101,7 @@ function capacityFor(neededBytes: number, old: Buffer, declaredBytes: number | u
 export function dropBody(exchange: Exchange, maxBytes: number, proceed: () => void): void {
   if (!exchange.hasBody) proceed();
   else if ((exchange.declaredBytes ?? Number.POSITIVE_INFINITY) > maxBytes)
-    exchange.refuse(413, 'the request has a body, expected none', maxBytes);
+    exchange.refuse({ status: 413, line: 'the request has a body, expected none' }, maxBytes);
   else {
     exchange.proceed();
     exchange.request.once('end', proceed).resume();

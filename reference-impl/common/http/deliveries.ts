@@ -1,4 +1,4 @@
-import type { Exchange } from './exchange.js';
+import type { Exchange, Refusal } from './exchange.js';
 import type { Leases } from './leases.js';
 import { ID, type Query, queueProblem } from './names.js';
 import { type Receiver, Receivers } from './receivers.js';
@@ -41,9 +41,9 @@ export class Deliveries {
   /** `POST /leases` */
   lease(exchange: Exchange, query: Query): void {
     const { queue, wait = '0' } = query;
-    const [status, problem] = this.#problemOf(query);
-    if (problem !== undefined) {
-      exchange.fail(status, problem);
+    const refusal = this.#refusalOf(query);
+    if (refusal !== undefined) {
+      exchange.fail(refusal.status, refusal.line);
       return;
     }
     const receiver: Receiver = {
@@ -58,17 +58,19 @@ export class Deliveries {
     forget = this.#receivers.add(receiver, Math.min(Number(wait), this.#maxWaitMs));
   }
 
-  #problemOf({ queue, wait = '0' }: Query): [status: number, line?: string | undefined] {
+  #refusalOf({ queue, wait = '0' }: Query): Refusal | undefined {
     const problem = queueProblem(queue);
-    if (problem !== undefined) return [400, problem];
-    if (!/^\d{1,9}$/.test(wait)) return [400, `wait is ${wait}, expected whole milliseconds up to 999999999`];
+    if (problem !== undefined) return { status: 400, line: problem };
+    if (!/^\d{1,9}$/.test(wait))
+      return { status: 400, line: `wait is ${wait}, expected whole milliseconds up to 999999999` };
     if (queue !== undefined && !this.#store.queues().some(({ name }) => name === queue))
-      return [404, `no queue has the name ${queue}, expected one of GET /queues`];
+      return { status: 404, line: `no queue has the name ${queue}, expected one of GET /queues` };
+    const { count } = this.#leases;
     if (this.#leases.isFull)
-      return [503, `${this.#leases.count} messages are in delivery, expected fewer: consume some`];
+      return { status: 503, line: `${count} messages are in delivery, expected fewer: consume some` };
     if (this.#receivers.count >= this.#maxWaiting)
-      return [503, `${this.#receivers.count} receivers wait already, expected fewer`];
-    return [200];
+      return { status: 503, line: `${this.#receivers.count} receivers wait already, expected fewer` };
+    return undefined;
   }
 
   #deliver(exchange: Exchange, message: TakenMessage): void {

@@ -1,5 +1,6 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { waitIfBulk } from './turns.js';
 
 /** Longest text of an error answer, in characters. */
 const MAX_DETAIL = 300;
@@ -31,6 +32,13 @@ export class Connection {
     for (const exchange of this.open) last = exchange;
     return last?.hasBody && !last.request.complete ? last : undefined;
   }
+}
+
+/** An answer that says what is wrong with a request, in one line of text. */
+export interface Refusal {
+  status: number;
+  line: string;
+  headers?: OutgoingHttpHeaders;
 }
 
 /** One request and its answer. */
@@ -89,7 +97,7 @@ export class Exchange {
   }
 
   /** Answers with one line of text: what happened, and what was expected. */
-  fail(status: number, line: string, headers: OutgoingHttpHeaders = {}): void {
+  fail(status: number, line: string, headers?: OutgoingHttpHeaders): void {
     this.answer(status, { ...headers, ...TEXT }, oneLine(line));
   }
 
@@ -108,17 +116,19 @@ export class Exchange {
    * Refuses a request whose body is not wanted.
    * @param maxBytes a body up to this size is read and dropped, and the connection goes on; after a larger one it closes
    */
-  refuse(status: number, line: string, maxBytes: number): void {
+  refuse({ status, line, headers }: Refusal, maxBytes: number): void {
     const { request } = this;
+    const fail = () => this.fail(status, line, headers);
     if (this.#state !== 'open') return;
     this.#state = 'refused';
-    if (!this.hasBody || request.readableEnded) this.fail(status, line);
+    if (!this.hasBody || request.readableEnded) fail();
     else if (this.#expectsContinue) {
       this.closeAfterwards();
-      this.fail(status, line);
+      fail();
     } else if (this.declaredBytes !== undefined && this.declaredBytes <= maxBytes) {
       request.removeAllListeners('data');
-      request.once('end', () => this.fail(status, line)).resume();
+      request.on('data', (chunk: Buffer) => waitIfBulk(request, chunk));
+      request.once('end', fail);
     } else this.#refuseAndLinger(status, line);
   }
 
@@ -143,6 +153,7 @@ export class Exchange {
     const timer = setTimeout(() => connection.socket.destroy(), LINGER_MS);
     request.removeAllListeners('data');
     request.on('data', (chunk: Buffer) => {
+      waitIfBulk(request, chunk);
       droppedBytes += chunk.length;
       if (droppedBytes > LINGER_BYTES) connection.socket.destroy();
     });
@@ -168,7 +179,7 @@ const TEXT = { 'content-type': 'text/plain; charset=utf-8' };
 
 /** Returns one line of text for an answer. */
 export function oneLine(text: string): string {
-  return `${text.replace(/\p{Cc}+/gu, ' ').slice(0, MAX_DETAIL)}\n`;
+  return `${text.slice(0, MAX_DETAIL).replace(/\p{Cc}+/gu, ' ')}\n`;
 }
 
 /** Returns a whole answer for a connection on which there is no request that could be answered. */

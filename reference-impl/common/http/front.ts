@@ -8,7 +8,7 @@ import { Deliveries } from './deliveries.js';
 import { Connection, Exchange, rawAnswer } from './exchange.js';
 import { Leases } from './leases.js';
 import { Messages } from './messages.js';
-import { type Query, readTarget } from './names.js';
+import { type Resolved, Router } from './routes.js';
 import { type FrontSettings, frontSettings } from './settings.js';
 import type { MessageStore } from './store.js';
 
@@ -45,31 +45,6 @@ export async function startHttpFront(
   return front;
 }
 
-interface Route {
-  /** Names of the parameters that the request may have. */
-  parameters: readonly ('queue' | 'wait')[];
-  methods: Record<string, Handler>;
-}
-
-interface Handler {
-  /** Whether the handler receives the body itself. */
-  takesBody: boolean;
-  handle: (exchange: Exchange, name: string, query: Query) => void | Promise<void>;
-}
-
-/** A request that can be handled. */
-interface Resolved {
-  handler: Handler;
-  name: string;
-  query: Query;
-}
-
-/** A request that makes no sense, or comes at a wrong time. */
-interface Refusal {
-  status: number;
-  line: string;
-}
-
 class Front implements HttpFront {
   readonly #settings: FrontSettings;
   readonly #server: Server;
@@ -77,7 +52,7 @@ class Front implements HttpFront {
   readonly #leases: Leases;
   readonly #deliveries: Deliveries;
   readonly #budget: BodyBudget;
-  readonly #routes: ReadonlyMap<string, Route>;
+  readonly #router: Router;
   #port = 0;
   #stopped: Promise<void> | undefined;
 
@@ -86,7 +61,12 @@ class Front implements HttpFront {
     this.#budget = new BodyBudget(settings.maxBufferedBytes);
     this.#leases = new Leases(store, settings, () => this.#deliveries.leaseEnded());
     this.#deliveries = new Deliveries(store, this.#leases, settings);
-    this.#routes = this.#makeRoutes(store);
+    this.#router = new Router({
+      messages: new Messages(store, this.#leases, this.#budget, settings),
+      deliveries: this.#deliveries,
+      administration: new Administration(store, this.#budget),
+      status: () => ({ front: this.#status(), store: store.status() }),
+    });
     this.#server = this.#makeServer();
   }
 
@@ -103,6 +83,8 @@ class Front implements HttpFront {
       });
       this.#server.listen({ host, port, backlog: 1024 }, resolve);
     });
+    // Such as no file descriptor for a new connection. The client sees a closed connection, and the others are served.
+    this.#server.on('error', () => undefined);
     this.#port = (this.#server.address() as AddressInfo).port;
   }
 
@@ -112,6 +94,8 @@ class Front implements HttpFront {
   }
 
   async #stop(graceMs: number): Promise<void> {
+    // Node closes connections as idle whose last answer is not written whole. The loop below knows better.
+    this.#server.closeIdleConnections = () => undefined;
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const connection of this.#connections.values()) {
       connection.isStopping = true;
@@ -119,7 +103,11 @@ class Front implements HttpFront {
       if (connection.open.size === 0) connection.socket.destroySoon();
     }
     this.#deliveries.stop();
-    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    const timer = setTimeout(() => {
+      this.#server.closeAllConnections();
+      // Node has forgotten connections on which a CONNECT came.
+      for (const { socket } of this.#connections.values()) socket.destroy();
+    }, graceMs);
     await closed;
     clearTimeout(timer);
     this.#leases.stop();
@@ -145,83 +133,30 @@ class Front implements HttpFront {
     server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) =>
       this.#onNonsense(error, socket),
     );
-    // Both take the connection out of HTTP. Node would close it without an answer.
-    const refuse = (_request: IncomingMessage, socket: Socket) => this.#onNonsense(undefined, socket);
-    server.on('connect', refuse);
+    // Node would close the connection without an answer.
+    server.on('connect', (_request, socket) => this.#onNonsense(undefined, socket as Socket));
     return server;
-  }
-
-  #makeRoutes(store: MessageStore): ReadonlyMap<string, Route> {
-    const messages = new Messages(store, this.#leases, this.#budget, this.#settings);
-    const administration = new Administration(store, this.#budget);
-    const simple = (handle: Handler['handle']): Handler => ({ takesBody: false, handle });
-    const withBody = (handle: Handler['handle']): Handler => ({ takesBody: true, handle });
-    const route = (methods: Record<string, Handler>, parameters: Route['parameters'] = []): Route => ({
-      parameters,
-      // A method such as `constructor` must find nothing.
-      methods: Object.assign(Object.create(null), methods),
-    });
-    return new Map([
-      ['/ready', route({ GET: simple((exchange) => exchange.answer(200)) })],
-      [
-        '/messages/',
-        route({ PUT: withBody((exchange, id, query) => messages.submit(exchange, id, query)) }, ['queue']),
-      ],
-      [
-        '/leases',
-        route({ POST: simple((exchange, _, query) => this.#deliveries.lease(exchange, query)) }, [
-          'queue',
-          'wait',
-        ]),
-      ],
-      ['/leases/', route({ DELETE: simple((exchange, id) => messages.consume(exchange, id)) })],
-      ['/transactions', route({ POST: withBody((exchange) => messages.transact(exchange)) })],
-      ['/queues', route({ GET: simple((exchange) => administration.list(exchange)) })],
-      [
-        '/queues/',
-        route({
-          GET: simple((exchange, name) => administration.show(exchange, name)),
-          PUT: withBody((exchange, name) => administration.define(exchange, name)),
-          DELETE: simple((exchange, name) => administration.delete(exchange, name)),
-        }),
-      ],
-      ['/status', route({ GET: simple((exchange) => this.#status(exchange, store)) })],
-    ]);
   }
 
   #serve(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
     const { maxBodyBytes, maxRequestsInFlight } = this.#settings;
     const connection = this.#connections.get(request.socket);
-    if (connection === undefined || connection.open.size >= maxRequestsInFlight) {
+    // It came over a connection that was refused, and has its answer.
+    if (connection === undefined) return;
+    if (connection.open.size >= maxRequestsInFlight) {
       request.socket.destroy();
       return;
     }
     const exchange = new Exchange(request, response, connection, expectsContinue);
-    if (this.#stopped !== undefined) exchange.closeAfterwards();
-    const resolved = this.#resolve(request);
-    if ('status' in resolved) exchange.refuse(resolved.status, resolved.line, maxBodyBytes);
+    if (connection.isStopping) {
+      exchange.closeAfterwards();
+      exchange.refuse({ status: 503, line: 'the queue shuts down' }, maxBodyBytes);
+      return;
+    }
+    const resolved = this.#router.resolve(request);
+    if ('status' in resolved) exchange.refuse(resolved, maxBodyBytes);
     else if (resolved.handler.takesBody) this.#handle(exchange, resolved);
     else dropBody(exchange, maxBodyBytes, () => this.#handle(exchange, resolved));
-  }
-
-  /** Finds the handler of a request, or why there is none. */
-  #resolve({ headers, method = '', httpVersion, url = '' }: IncomingMessage): Resolved | Refusal {
-    if (this.#stopped !== undefined) return { status: 503, line: 'the queue shuts down' };
-    if (headers.host === undefined && httpVersion === '1.1')
-      return { status: 400, line: 'the request has no header host, expected one' };
-    if (headers.expect !== undefined && !/^100-continue$/i.test(headers.expect))
-      return { status: 417, line: 'the header expect is unknown, expected 100-continue' };
-    const target = readTarget(url, (resource) => this.#routes.get(resource)?.parameters ?? []);
-    if (typeof target === 'string') return { status: 400, line: target };
-    const route = this.#routes.get(target.resource);
-    if (route === undefined) {
-      const known = [...this.#routes.keys()].join(' ');
-      return { status: 404, line: `no such path, expected one of ${known}` };
-    }
-    const handler = route.methods[method];
-    if (handler !== undefined) return { handler, name: target.name, query: target.query };
-    const known = Object.keys(route.methods).join(', ');
-    return { status: 405, line: `the method is ${method}, expected ${known}` };
   }
 
   async #handle(exchange: Exchange, { handler, name, query }: Resolved): Promise<void> {
@@ -232,14 +167,13 @@ class Front implements HttpFront {
     }
   }
 
-  #status(exchange: Exchange, store: MessageStore): void {
-    const front = {
+  #status(): Record<string, number> {
+    return {
       connections: this.#connections.size,
       leases: this.#leases.count,
       waitingReceivers: this.#deliveries.waitingCount,
       bufferedBytes: this.#budget.usedBytes,
     };
-    exchange.answerJson(200, { front, store: store.status() });
   }
 
   #accept(socket: Socket): void {

@@ -39,7 +39,7 @@ export class Messages {
   submit(exchange: Exchange, id: string, { queue }: Query): void {
     const problem = idProblem(id) ?? queueProblem(queue);
     if (problem !== undefined) {
-      exchange.refuse(400, problem, this.#maxBodyBytes);
+      exchange.refuse({ status: 400, line: problem }, this.#maxBodyBytes);
       return;
     }
     receiveBody(exchange, this.#budget, this.#maxBodyBytes, async (body, holding) => {
@@ -154,15 +154,17 @@ function readTransaction(bytes: Buffer): { puts: NewMessage[]; consume: string[]
   } catch {
     return `the body is not JSON, ${expected}`;
   }
+  // Before the shape: the description of a million wrong parts takes more memory than they do.
+  const parts = partsOf(value);
+  if (parts > MAX_TRANSACTION_PARTS)
+    return `the transaction has ${parts} parts, expected at most ${MAX_TRANSACTION_PARTS}`;
+  if (parts === 0) return `the transaction is empty, ${expected}`;
   const parsed = TRANSACTION.safeParse(value);
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
     return `${issue?.path.join('.') || 'the body'}: ${issue?.message}, ${expected}`;
   }
   const { put, consume } = parsed.data;
-  if (put.length + consume.length === 0) return `the transaction is empty, ${expected}`;
-  if (put.length + consume.length > MAX_TRANSACTION_PARTS)
-    return `the transaction has ${put.length + consume.length} parts, expected at most ${MAX_TRANSACTION_PARTS}`;
   if (new Set(consume).size < consume.length) return 'consume: a lease is named twice, expected once';
   const puts: NewMessage[] = [];
   for (const [at, { id, body, queue }] of put.entries()) {
@@ -172,4 +174,9 @@ function readTransaction(bytes: Buffer): { puts: NewMessage[]; consume: string[]
     puts.push({ id, body: decoded, queue });
   }
   return { puts, consume };
+}
+
+function partsOf(value: unknown): number {
+  const { put, consume } = Object(value) as { put?: unknown; consume?: unknown };
+  return (Array.isArray(put) ? put.length : 0) + (Array.isArray(consume) ? consume.length : 0);
 }

@@ -12,7 +12,7 @@ export interface FrontSettings {
   maxWaitMs: number;
   /** Largest message. Default: 16 MiB. */
   maxBodyBytes: number;
-  /** Largest body of `POST /transactions`, in base64 and JSON. Default: 32 MiB. */
+  /** Largest body of `POST /transactions`, in base64 and JSON. Default: 8 MiB; parsing it takes several times as much. */
   maxTransactionBytes: number;
   /** Memory for bodies that are not stored yet, over all connections. Default: 128 MiB. */
   maxBufferedBytes: number;
@@ -39,7 +39,7 @@ export const DEFAULT_SETTINGS: FrontSettings = {
   leaseMs: 5_000,
   maxWaitMs: 30_000,
   maxBodyBytes: 16 * 2 ** 20,
-  maxTransactionBytes: 32 * 2 ** 20,
+  maxTransactionBytes: 8 * 2 ** 20,
   maxBufferedBytes: 128 * 2 ** 20,
   maxConnections: 1_000,
   maxRequestsInFlight: 64,

@@ -85,6 +85,8 @@ t.test('a body that is no transaction gets 400, and a message that is too large 
     json({ put: {} }),
     json({ consume: [1] }),
     json({ consume: ['a', 'a'] }),
+    json({ consume: Array(20_000).fill(1) }),
+    '['.repeat(90_000),
     put({ id: '' }),
     put({ id: 'a/b' }),
     put({ queue: '' }),

@@ -35,7 +35,7 @@ export async function runProgram(argv: readonly string[], programPath: string): 
 
 function createProgram(programPath: string, setExitCode: (code: number) => void): Command {
   const program = new Command(commandOfProgram())
-    .description('The reference implementation: a synchronous message queue behind a mail gateway.')
+    .description('A reference implementation: a synchronous message queue behind a mail gateway.')
     .exitOverride()
     .configureOutput({
       outputError: (text) =>

@@ -5,6 +5,7 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
 import { baseImage } from '../../../docker/image/base.js';
 import { hasImage } from '../../../docker/image/build-image.js';
+import { referencePrograms } from '../../../docker/image/context.js';
 import { PACKAGE_IN_IMAGE, referenceImage } from '../../../docker/image/images.js';
 import { isSystemImage, systemImage } from '../../../docker/image/systems.js';
 import { faketimeLibrary } from '../../../faults/process/clock.js';
@@ -27,14 +28,14 @@ export interface TargetImages {
   ownerOf(service: string | undefined): ImageUser | undefined;
 }
 
-/** Folder of the reference implementation's target file, in the package and in copies of it. */
+/** Folder of the target files of reference implementations, in the package and in copies of one. */
 const TARGETS_DIR = 'conformance/targets';
 const PULL_TIMEOUT_MS = 600_000;
 
 /**
  * Provides the images of a target on the container engine. It pulls an image that the target names and the
- * engine lacks. A service that names no image runs in the image of the reference implementation, which has
- * Node. A target with the layout of the package (the reference implementation, or a copy with a bug in it) is
+ * engine lacks. A service that names no image runs in the image of the reference implementations, which has
+ * Node. A target with the layout of the package (a reference implementation, or a copy with a bug in it) is
  * itself in its image.
  * @throws KitError target-unavailable when an image is missing and can be neither pulled nor built.
  */
@@ -58,14 +59,12 @@ export async function ensurePodImage(engine: Dockerode, log: (line: string) => v
 }
 
 /**
- * Finds the compiled reference implementation beside a target file, if that file lies as in the package.
- * @returns its folder; undefined for any other target.
+ * Finds the compiled reference implementations beside a target file, if that file lies as in the package.
+ * @returns their folder; undefined for any other target.
  */
 export function findReferenceBuild({ dir }: Target): string | undefined {
   const built = resolve(dir, '../../dist/reference-impl');
-  return dir.endsWith(`/${TARGETS_DIR}`) && existsSync(join(built, 'synchronous/main.js'))
-    ? built
-    : undefined;
+  return dir.endsWith(`/${TARGETS_DIR}`) && referencePrograms(built).length > 0 ? built : undefined;
 }
 
 /**

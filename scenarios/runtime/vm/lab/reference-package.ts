@@ -1,7 +1,12 @@
 import { mkdirSync, mkdtempSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { copyContext, digestOf, referenceFiles } from '../../../../docker/image/context.js';
+import {
+  copyContext,
+  digestOf,
+  referenceFiles,
+  referencePrograms,
+} from '../../../../docker/image/context.js';
 import { removeTree } from '../../../../faults/files/remove-tree.js';
 import type { CommandHost } from '../../../../faults/power/host.js';
 import { stateDirectory } from '../../../host/registry.js';
@@ -9,7 +14,6 @@ import { packageRoot } from '../../../host/version.js';
 import { copyFolder } from './copy-folder.js';
 
 const TIMEOUT_MS = 20_000;
-const MAIN_PROGRAM = 'dist/reference-impl/synchronous/main.js';
 /** Modules with compiled parts, which the bundle does not include: they stay separate files. */
 const NATIVE_MODULES = ['koffi', 'mmap-io', '@node-rs/crc32'];
 /** Defines `require` for bundled CommonJS code. */
@@ -22,11 +26,11 @@ interface Bundler {
 }
 
 /**
- * Copies the reference implementation, or a changed copy of it, to another machine, with the layout that it
+ * Copies the reference implementations, or a changed copy of one, to another machine, with the layout that it
  * has in an image. The image of the machine therefore contains nothing of it, and need not be built again
  * when a source changes.
  *
- * A bundler, if it is installed, turns the three hundred files into one: with an emulated processor,
+ * A bundler, if it is installed, turns the hundreds of files of each into one: with an emulated processor,
  * finding and reading the files takes half of the time of a start.
  * @param built folder with the compiled files.
  * @returns the folder there, named by its content; an existing folder is not copied again.
@@ -44,7 +48,8 @@ export async function stagePackage(host: CommandHost, built: string): Promise<st
   const dir = mkdtempSync(join(workDir, 'package-'));
   try {
     copyContext(files, dir);
-    bundle(join(built, 'synchronous/main.js'), join(dir, MAIN_PROGRAM));
+    for (const program of referencePrograms(built))
+      bundle(join(built, program), join(dir, 'dist/reference-impl', program));
     await copyFolder(host, dir, folder);
   } finally {
     removeTree(dir);
