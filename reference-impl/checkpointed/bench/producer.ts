@@ -113,6 +113,7 @@ isMeasured = false;
 const after = queue.figures();
 const { user, system } = process.cpuUsage(usage);
 const seconds = (performance.now() - before.startedMs) / 1000;
+if (after.failedCheckpoints > 0) throw new Error('a checkpoint has failed');
 const made = checkpoints - before.made;
 isEnded = true;
 end();
