@@ -55,6 +55,8 @@ export function extentOfOperations(operations: readonly StagedOperation[]): numb
 const NOTHING = Buffer.alloc(0);
 /** Size of the buffer that is used for each batch again. A larger batch has one of its own. */
 const SCRATCH_BYTES = 256 * 1024;
+/** A sync that takes less may block this thread, in milliseconds. */
+const QUICK_SYNC_MS = 1;
 
 /**
  * The log between checkpoints: a ring of preallocated segments. `append` writes the records of many transactions with one
@@ -72,6 +74,8 @@ export class Log {
   /** What the newest record on the disk states to be synced. */
   #stated: number;
   #isBroken = false;
+  /** How long the last sync took. */
+  #lastSyncMs = Number.POSITIVE_INFINITY;
   /** Holds the records of each batch until they are written. */
   readonly #scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
 
@@ -141,7 +145,7 @@ export class Log {
     const before = this.#synced;
     try {
       for (const chunk of chunks) await this.#write(chunk);
-      if (this.#open !== undefined) await this.#kernel.fdatasync(this.#open.fd);
+      if (this.#open !== undefined) await this.#sync(this.#open.fd, transactions.length === 1);
     } catch (cause) {
       this.#isBroken = true;
       throw new QueueError('sync-failed', `the log cannot be written: ${(cause as Error).message}`, {
@@ -160,6 +164,16 @@ export class Log {
     await this.append([[{ operation: OPERATION.note, queue: 0, number: 0, id: '', body: NOTHING }]]);
     // The note itself needs no other one: nothing is lost with it.
     if (this.#stated === stated) this.#stated = this.#synced;
+  }
+
+  /**
+   * Syncs a segment. For a transaction that is alone this thread waits, which is quicker: nobody else is there who could use the
+   * time. On a disk that has just been slow it does not, so that a slow disk stops nothing but the commits.
+   */
+  async #sync(fd: number, isAlone: boolean): Promise<void> {
+    const startedMs = this.#kernel.monotonicMs();
+    await this.#kernel.fdatasync(fd, isAlone && this.#lastSyncMs < QUICK_SYNC_MS);
+    this.#lastSyncMs = this.#kernel.monotonicMs() - startedMs;
   }
 
   async #prepareFor(chunks: readonly Chunk[]): Promise<void> {

@@ -31,8 +31,6 @@ export class TransactionLog<Staged extends StagedOperation> {
   #waiting: Waiting<Staged>[] = [];
   #waitingBytes = 0;
   #isRunning = false;
-  /** Number of transactions of the last batch. */
-  #lastCount = 0;
   /** Beginning of the records that are logged and not yet spliced; undefined when all are spliced. */
   #unspliced: number | undefined;
   #failure: unknown;
@@ -110,11 +108,11 @@ export class TransactionLog<Staged extends StagedOperation> {
   }
 
   /**
-   * Waits for the other transactions of this turn of the event loop: those who were answered together come back together, and
-   * the first of them would else have a sync of its own. A client that is alone does not wait.
+   * Waits for the other transactions of this turn of the event loop: clients that were answered together come back together, and
+   * the first of them would else have a sync of its own.
    */
   async #gather(): Promise<void> {
-    if (this.#lastCount > 1) await new Promise<void>((resolve) => this.#kernel.defer(resolve));
+    await new Promise<void>((resolve) => this.#kernel.defer(resolve));
   }
 
   #nextBatch(): Waiting<Staged>[] {
@@ -125,7 +123,6 @@ export class TransactionLog<Staged extends StagedOperation> {
       bytes += extent;
       count += 1;
     }
-    this.#lastCount = count;
     return this.#waiting.splice(0, count);
   }
 
