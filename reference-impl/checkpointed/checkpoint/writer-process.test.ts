@@ -50,9 +50,9 @@ t.test('a writer that is killed has not written everything', async (t) => {
     );
     if (!isTaken) break;
   }
+  t.notOk(existsSync(`/proc/${pid}`), 'nothing of it is left, although nobody has called end');
   t.equal(await writer.end(), false);
   closeSync(fd);
-  t.notOk(existsSync(`/proc/${pid}`));
 });
 
 t.test('a writer whose file cannot be written reports it', async (t) => {

@@ -25,18 +25,33 @@ interface Running {
   input: Socket;
 }
 
-/** The last start. The starts come one after the other, so that transactions go on between them. */
-let lastStart: Promise<unknown> = Promise.resolve();
+/** The last turn of the event loop that a writer has got. */
+let lastTurn: Promise<void> = Promise.resolve();
+
+/**
+ * Waits for a turn of the event loop in which no other writer does anything. A start and the encoding of a piece take a part of a
+ * millisecond each: those of several writers in one turn would hold up the transactions.
+ */
+function nextTurn(): Promise<void> {
+  lastTurn = lastTurn.then(() => new Promise((resolve) => void setImmediate(resolve)));
+  return lastTurn;
+}
 
 /** Starts a process that writes a slot. A failure to start it comes back from `write` or `end`. */
 function startWriter(fd: number): Writer {
-  const running = lastStart.then(nextTurn).then(() => run(fd));
-  lastStart = running.catch(() => undefined);
+  const running = nextTurn().then(() => run(fd));
+  // A failure comes back from each call.
+  running.catch(() => undefined);
   return {
     async write(bytes) {
-      const { input } = await running;
-      if (input.destroyed) throw new Error('the writer has ended');
+      const { pid, input } = await running;
+      if (input.destroyed) {
+        // The kernel forgets a process that has ended only after somebody has asked for its end.
+        await endOf(pid);
+        throw new Error('the writer has ended');
+      }
       await new Promise<void>((resolve) => input.write(bytes, () => resolve()));
+      await nextTurn();
     },
     async end() {
       const { pid, input } = await running;
@@ -45,8 +60,6 @@ function startWriter(fd: number): Writer {
     },
   };
 }
-
-const nextTurn = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
 
 /** @throws when the machine has no more processes or files. */
 function run(fd: number): Running {
