@@ -91,7 +91,7 @@ module.exports = {
     only(COMMON, 'cli', ['platform'], 'Output knows no queue.'),
     only(COMMON, 'record', [], 'A checksum depends on bytes alone.'),
     only(COMMON, 'http', ['platform'], 'The HTTP front knows a queue by an interface of its own.'),
-    only(COMMON, 'simulation', ['platform'], 'The simulated machine knows nothing of queues.'),
+    only(COMMON, 'simulation', ['platform', 'cli'], 'The simulated machine knows nothing of queues.'),
 
     only(SYNCHRONOUS, 'settings', [], 'Settings are read before anything is opened.'),
     only(SYNCHRONOUS, 'record', [], 'The format of the data file does not depend on the index.'),

@@ -61,6 +61,7 @@ async function runAgainst(name: string): Promise<Evaluation> {
       const receiver = await protocol.receive([process.port], {
         run: 'run-1',
         receipts: recordReceipts(recorder),
+        inOrder: process.target.guarantee.order !== undefined,
       });
       await silence(recorder.events);
       await receiver.close();
@@ -121,6 +122,16 @@ t.test('a correct queue passes', async (t) => {
   t.match(findings[0]?.figures, { confirmed: MESSAGES, lost: 0 });
 });
 
+t.test('a correct queue that claims an order passes', async (t) => {
+  const { verdict, why, findings } = await runAgainst('ordered');
+  t.equal(verdict, 'pass', why);
+  const order = findings.find(({ requirement }) => requirement === 'PP-20');
+  t.match(order, {
+    verdict: 'pass',
+    figures: { outOfOrder: 0, compared: MESSAGES, waiting: MESSAGES / 2 - 1 },
+  });
+});
+
 const WRONG: [string, string][] = [
   ['confirms-early', 'PP-1'],
   ['delivers-twice', 'PP-2'],
@@ -129,6 +140,7 @@ const WRONG: [string, string][] = [
   ['corrupts', 'PP-4'],
   ['invents', 'PP-6'],
   ['never-recovers', 'PP-10'],
+  ['reorders', 'PP-20'],
 ];
 
 for (const [name, requirement] of WRONG) {

@@ -102,6 +102,7 @@ const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
   'PP-17': ACROSS,
   'PP-18': ACROSS,
   'PP-19': ACROSS,
+  'PP-20': ['installed', 'submitted', 'answered', 'delivered', 'fault'],
 };
 
 t.test('the cases detect a checker that ignores a kind of event that it must read', async (t) => {
@@ -222,6 +223,24 @@ const MISREADINGS: [RequirementId, string, Change][] = [
     })),
   ],
   ...(['PP-12', 'PP-15', 'PP-16', 'PP-17', 'PP-18', 'PP-19'] as const).flatMap(misreadLossAcross),
+  [
+    'PP-20',
+    'takes every answer as a confirmation',
+    onKind('answered', (e) => ({ ...e, outcome: 'confirmed' })),
+  ],
+  [
+    'PP-20',
+    'takes all messages as those of one producer',
+    onKind('submitted', (e) => ({ ...e, producer: 0 })),
+  ],
+  [
+    'PP-20',
+    'takes each message as that of another producer',
+    onKind('submitted', (e) => ({ ...e, producer: e.atMs })),
+  ],
+  ['PP-20', 'ignores which messages were damaged', onKind('fault', (e) => ({ ...e, rotted: [] }))],
+  ['PP-20', 'takes a miss as a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+  ['PP-20', 'takes a crash as no crash', onKind('fault', (e) => ({ ...e, scope: 'none' }))],
 ];
 
 /** Returns the misreadings that a checker of losses after one kind of fault must not make. */

@@ -42,6 +42,15 @@ function exitedAbnormally(code: number | null, signal: string | null): boolean {
   return signal === null ? code !== 0 : signal !== 'SIGTERM';
 }
 
+/** Returns the last element whose position is less than `position`. The elements must be sorted by position. */
+export function lastBefore<T>(
+  sorted: readonly T[],
+  position: number,
+  positionOf: (item: T) => number,
+): T | undefined {
+  return sorted[indexAfter(sorted, position - 1, positionOf) - 1];
+}
+
 /**
  * Returns the first element whose position is greater than `position`. The elements must be sorted by position.
  */
@@ -50,6 +59,10 @@ export function firstAfter<T>(
   position: number,
   positionOf: (item: T) => number,
 ): T | undefined {
+  return sorted[indexAfter(sorted, position, positionOf)];
+}
+
+function indexAfter<T>(sorted: readonly T[], position: number, positionOf: (item: T) => number): number {
   let low = 0;
   let high = sorted.length;
   while (low < high) {
@@ -58,5 +71,5 @@ export function firstAfter<T>(
     if (item !== undefined && positionOf(item) > position) high = middle;
     else low = middle + 1;
   }
-  return sorted[low];
+  return low;
 }

@@ -29,7 +29,18 @@ const verdictOf = (history: HistoryBuilder, target: Parameters<typeof evaluate>[
 t.test('a run that measured every requirement in its scope passes', async (t) => {
   const found = verdictOf(good());
   t.equal(found.verdict, 'pass', found.why);
-  t.same(found.unclaimed, ['PP-7', 'PP-8', 'PP-12', 'PP-13', 'PP-14', 'PP-16', 'PP-17', 'PP-18', 'PP-19']);
+  t.same(found.unclaimed, [
+    'PP-7',
+    'PP-8',
+    'PP-12',
+    'PP-13',
+    'PP-14',
+    'PP-16',
+    'PP-17',
+    'PP-18',
+    'PP-19',
+    'PP-20',
+  ]);
   t.match(
     found.findings.find(({ requirement }) => requirement === 'PP-3'),
     { verdict: 'not-measured' },
@@ -123,6 +134,7 @@ t.test('requirements that a target does not claim are not evaluated', async (t) 
     'PP-17',
     'PP-18',
     'PP-19',
+    'PP-20',
   ]);
 });
 
@@ -233,6 +245,28 @@ function copy(sequence: number, id: string | null): HistoryEvent[] {
     { kind: 'consumed', atMs: 1e6, sequence, id, how: 'answered' },
   ];
 }
+
+t.test('PP-20 fails when any two messages that waited at a crash change places', async (t) => {
+  const positions = fc.tuple(fc.nat(19), fc.nat(19)).filter(([a, b]) => a !== b);
+  fc.assert(
+    fc.property(positions, fc.nat(3), ([a, b], consumedBefore) => {
+      const ids = Array.from({ length: 20 + consumedBefore }, (_, n) => `${n}`);
+      const history = new HistoryBuilder().start('kill');
+      for (const id of ids) history.submit(id);
+      for (const id of ids.slice(0, consumedBefore)) history.deliver(id).consume();
+      history.crash();
+      const rest = ids.slice(consumedBefore);
+      const swapped = rest.map((id, at) => (at === a ? pick(rest, b) : at === b ? pick(rest, a) : id));
+      const verdictFor = (order: readonly string[]) => {
+        const run = [...history.events];
+        for (const [at, id] of order.entries()) run.push(...copy(1000 + at, id));
+        return CHECKERS['PP-20'](run, GUARANTEE).verdict;
+      };
+      return verdictFor(rest) === 'pass' && verdictFor(swapped) === 'fail';
+    }),
+  );
+  t.pass('in every run that was tried');
+});
 
 t.test('a changed digest of any delivery fails PP-4', async (t) => {
   fc.assert(

@@ -16,6 +16,7 @@ import { checkIoErrors } from './io-errors.js';
 import { checkLoss } from './loss.js';
 import { lossAfterFault } from './loss-after-fault.js';
 import { checkNeverSubmitted } from './never-submitted.js';
+import { checkOrder } from './order.js';
 import { checkRecovers, checkRecoveryTime } from './recovery.js';
 import { checkRejected } from './rejected.js';
 import { checkRot } from './rot.js';
@@ -50,6 +51,7 @@ export const CHECKERS: Readonly<Record<RequirementId, Checker>> = {
   'PP-17': lossAfterFault('PP-17', ['damaged index', 'damaged indexes'], (fault) => fault === 'index-loss'),
   'PP-18': lossAfterFault('PP-18', ['jump of the clock', 'jumps of the clock'], (fault) => fault === 'clock'),
   'PP-19': lossAfterFault('PP-19', ['full disk', 'full disks'], (fault) => fault === 'disk-full'),
+  'PP-20': checkOrder,
 };
 
 /** Result of all checkers for one history. */

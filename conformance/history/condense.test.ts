@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import t from 'tap';
 import { evaluate } from '../checkers/evaluate.js';
+import { HistoryBuilder } from '../fixtures/history-builder.js';
 import { seeded } from '../fixtures/random.js';
 import type { Guarantee } from '../target-file/definition.js';
 import { countEvents } from './condense.js';
@@ -160,6 +161,53 @@ t.test('a condensed history gives the findings of the whole one', async (t) => {
     'PP-6 fail',
   ])
     t.ok(verdicts.has(expected), expected);
+});
+
+/** Makes a history of three producers with two crashes, before which messages wait. `late` messages come last. */
+function orderedHistory(late: (id: string) => boolean): HistoryEvent[] {
+  const history = new HistoryBuilder().start('kill').install(1);
+  const parts: string[][] = [];
+  for (let part = 0; part < 12; part++) {
+    const ids = Array.from({ length: 90 }, (_, n) => `1-${n % 3}-${part * 30 + Math.floor(n / 3)}`);
+    const outcomeOf = (id: string) => (id.endsWith('7') ? 'indefinite' : 'confirmed');
+    for (const id of ids) history.submit(id, outcomeOf(id), 1, Number(id[2]));
+    if (part % 6 === 5) history.crash();
+    parts.push(ids);
+    for (const id of [...ids.filter((one) => !late(one)), ...ids.filter(late)]) history.deliver(id).consume();
+  }
+  return history.drain().events;
+}
+
+t.test('a condensed history tells whether the messages of each producer came in order', async (t) => {
+  const guarantee = { ...GUARANTEE, faults: ['kill' as const], order: 'per-producer' as const };
+  const cases: [string, (id: string) => boolean, string, number][] = [
+    ['all in order', () => false, 'pass', 0],
+    ['an indefinite message comes late', (id) => id === '1-1-37', 'pass', 0],
+    ['one message comes late', (id) => id === '1-1-35', 'fail', 1],
+    ['the last messages of a producer come after those of others', (id) => /^1-2-5\d$/.test(id), 'pass', 0],
+    ['many come late', (id) => id.endsWith('15'), 'fail', 12],
+  ];
+  for (const [name, late, verdict, outOfOrder] of cases) {
+    const events = orderedHistory(late);
+    const read = readWithLimits(write(events), 'history-events=2500');
+    t.ok(read.length < events.length && countEvents(read) === events.length, `${name}: it was condensed`);
+    const [whole, condensed] = [events, read].map((history) =>
+      evaluate(history, { guarantee }).findings.find(({ requirement }) => requirement === 'PP-20'),
+    );
+    t.match(whole, { verdict, figures: { outOfOrder } }, name);
+    t.match(condensed, { verdict, figures: { outOfOrder, compared: whole?.figures.compared } }, name);
+    t.same(
+      condensed?.violations.map(({ id }) => id),
+      whole?.violations.map(({ id }) => id),
+    );
+  }
+});
+
+t.test('few messages are kept because of an order that the target may not claim', async (t) => {
+  const events = orderedHistory((id) => /[02468]$/.test(id));
+  const read = readWithLimits(write(events), 'history-events=2500');
+  t.ok(read.length < 1000, `${read.length} of ${events.length} events`);
+  t.equal(countEvents(read), events.length);
 });
 
 t.test('a history in which too many messages need judgement is refused in one line', async (t) => {

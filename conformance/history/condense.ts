@@ -5,6 +5,10 @@ import type { HistoryEvent, Uneventful } from './events.js';
  * judgement: submitted, confirmed, delivered once and unchanged, and consumed. Such messages are only counted, by one
  * event `uneventful` for all of them between two other events. All other events stay as they are and keep their order.
  *
+ * The order of one producer's messages (PP-20) needs no event of a message that came in order: no other message has
+ * overtaken it, and it has overtaken none. Some messages that waited at a crash are kept too: they show that the order
+ * was measured.
+ *
  * The first pass over the history takes a few bytes for each message and each event. The second pass keeps what needs
  * judgement. A hash of 32 bits stands for each message. Two messages with the same hash count as one that was submitted
  * twice, and are kept.
@@ -31,6 +35,21 @@ const ALWAYS_KEPT = 7;
 const SETTLED = 6;
 /** Deliveries with greater numbers are kept: the set of those that are not has one bit for each number. */
 const MAX_SEQUENCE = 1 << 28;
+
+/**
+ * Part of the greatest number of events that may be messages which waited at a crash; see `Condenser`. A checker needs
+ * some of them (PP-20).
+ */
+const WAITING_SHARE = 1 / 50;
+/** Greatest part of them that is kept for one crash. */
+const WAITING_SHARE_OF_CRASH = 1 / 4;
+/** Number of the latest messages among which those that wait are sought: a history may have millions, and many crashes. */
+const MAX_WAITING_LOOKED_AT = 10_000;
+/**
+ * Part of the greatest number of events that may be messages which came after a later one of their producer. Only few
+ * targets claim an order, and without the claim nearly every message may be one.
+ */
+const OVERTAKEN_SHARE = 1 / 100;
 
 /** An array of numbers that grows. It holds them in parts, so that it never copies all of them. */
 class NumberList {
@@ -63,6 +82,11 @@ class MessageTable {
   readonly digests = new NumberList();
   readonly recipients = new NumberList();
   readonly sequences = new NumberList();
+  /** Number of the producer in its round, from 0; see `Condenser`. */
+  readonly producers = new NumberList();
+  /** Numbers of the events of the submit and of the answer. */
+  readonly submits = new NumberList();
+  readonly answers = new NumberList();
   readonly #hashes = new NumberList();
   /** Open addressing: number of the message plus 1; 0 for a free slot. */
   #slots = new Uint32Array(1 << 16);
@@ -77,7 +101,8 @@ class MessageTable {
     }
     const number = this.states.length;
     this.#slots[slot] = number + 1;
-    for (const list of [this.states, this.digests, this.recipients, this.sequences]) list.push(0);
+    const { states, digests, recipients, sequences, producers, submits, answers } = this;
+    for (const list of [states, digests, recipients, sequences, producers, submits, answers]) list.push(0);
     this.#hashes.push(hash);
     if (this.states.length * 2 > this.#slots.length) this.#grow();
     return number;
@@ -109,13 +134,33 @@ export class Condenser {
   readonly #events = new NumberList();
   /** True if the order of the submits has a meaning: the states of an exploration name messages by it. */
   #keepAll = false;
+  #round = 0;
+  /** Numbers of the producers by round and producer. */
+  readonly #producers = new Map<string, number>();
+  /**
+   * For each producer the delivered messages that were submitted last: among the confirmed ones, and among all. One
+   * that is not confirmed yet may still be.
+   */
+  readonly #latest: { confirmed: number | undefined; any: number | undefined }[] = [];
+  /** Numbers of messages that may still be kept because of the order. */
+  #waitingLeft: number;
+  readonly #waitingPerCrash: number;
+  #overtakenLeft: number;
   #omittedDeliveries = new Uint8Array(1 << 16);
   #count: Uneventful | undefined;
   /** Number of events of the first pass that concern no message. All of them are kept. */
   othersCount = 0;
 
+  /** @param maxEvents number of events that a reader holds in memory. */
+  constructor(maxEvents: number) {
+    this.#waitingLeft = Math.ceil(maxEvents * WAITING_SHARE);
+    this.#waitingPerCrash = Math.ceil(this.#waitingLeft * WAITING_SHARE_OF_CRASH);
+    this.#overtakenLeft = Math.ceil(maxEvents * OVERTAKEN_SHARE);
+  }
+
   /** Takes the next event in the first pass. */
   note(event: HistoryEvent): void {
+    if (event.kind === 'installed') this.#round = event.round;
     const kind = KINDS.indexOf(event.kind as (typeof KINDS)[number]);
     if (kind >= 0 && 'id' in event && event.id !== null) {
       const number = this.#messages.numberOf(event.id);
@@ -124,7 +169,10 @@ export class Condenser {
       return;
     }
     if (event.kind === 'refused' && event.id !== null) this.#mark(event.id);
-    if (event.kind === 'fault') for (const id of event.rotted) this.#mark(id);
+    if (event.kind === 'fault') {
+      for (const id of event.rotted) this.#mark(id);
+      if (event.hit && event.scope !== 'none') this.#markWaiting();
+    }
     if (event.kind === 'log-position' || event.kind === 'state-explored') this.#keepAll = true;
     if (event.kind !== 'settled') this.othersCount += 1;
     this.#events.push(event.kind === 'settled' ? SETTLED : ALWAYS_KEPT);
@@ -135,15 +183,59 @@ export class Condenser {
     this.#messages.states.set(number, this.#messages.states.at(number) | KEPT);
   }
 
+  /** Marks messages that wait at a crash. */
+  #markWaiting(): void {
+    const { states } = this.#messages;
+    const least = Math.max(0, this.#waitingLeft - this.#waitingPerCrash);
+    const first = Math.max(0, states.length - MAX_WAITING_LOOKED_AT);
+    for (let number = first; number < states.length && this.#waitingLeft > least; number++) {
+      const state = states.at(number);
+      if ((state & CONFIRMED) === 0 || (state & DELIVERED) !== 0) continue;
+      states.set(number, state | KEPT);
+      this.#waitingLeft -= 1;
+    }
+  }
+
+  /** Marks a message at its first delivery if a later message of its producer came before it, and that message. */
+  #noteOrder(number: number, isConfirmed: boolean): void {
+    const { producers, submits, answers, states } = this.#messages;
+    const latest = this.#latest[producers.at(number)];
+    if (latest === undefined) return;
+    /** True if the submit of a message came before an event. */
+    const isBefore = (one: number | undefined, event: number) => one === undefined || submits.at(one) < event;
+    const overtakers = [latest.confirmed, latest.any].filter(
+      (other) => other !== undefined && !isBefore(other, answers.at(number)),
+    );
+    if (isConfirmed && overtakers.length > 0 && this.#overtakenLeft > 0) {
+      this.#overtakenLeft -= 1;
+      for (const one of [...overtakers, number])
+        if (one !== undefined) states.set(one, states.at(one) | KEPT);
+    }
+    const submit = submits.at(number);
+    if (isBefore(latest.any, submit)) latest.any = number;
+    if (isConfirmed && isBefore(latest.confirmed, submit)) latest.confirmed = number;
+  }
+
+  #producerOf(producer: number): number {
+    const key = `${this.#round}-${producer}`;
+    const known = this.#producers.get(key);
+    if (known !== undefined) return known;
+    this.#producers.set(key, this.#latest.length);
+    return this.#latest.push({ confirmed: undefined, any: undefined }) - 1;
+  }
+
   #noteMessage(event: HistoryEvent, number: number): void {
-    const { states, digests, recipients, sequences } = this.#messages;
+    const { states, digests, recipients, sequences, producers, submits, answers } = this.#messages;
     const state = states.at(number);
     let next = state | KEPT;
     if (event.kind === 'submitted' && state === 0) {
       digests.set(number, hashOf(event.digest));
       recipients.set(number, event.recipients);
+      producers.set(number, this.#producerOf(event.producer));
+      submits.set(number, this.#events.length);
       next = SUBMITTED;
     }
+    if (event.kind === 'answered') answers.set(number, this.#events.length);
     if (event.kind === 'answered' && (state & SUBMITTED) !== 0 && (state & ANSWERED) === 0)
       next = state | OUTCOMES[event.outcome] | ((state & CONSUMED) === 0 ? 0 : CONSUMED_FIRST);
     if (event.kind === 'delivered' && (state & SUBMITTED) !== 0 && (state & DELIVERED) === 0) {
@@ -162,6 +254,8 @@ export class Condenser {
     if (event.kind === 'consumed' && (state & DELIVERED) !== 0 && (state & CONSUMED) === 0)
       if (event.sequence === sequences.at(number)) next = state | CONSUMED;
     states.set(number, next);
+    if (event.kind === 'delivered' && (state & DELIVERED) === 0)
+      this.#noteOrder(number, (state & CONFIRMED) !== 0);
   }
 
   /**

@@ -184,7 +184,7 @@ function readEvents(
     const event = parseEvent(line, `${name}:${count + 1}`);
     observe?.(event);
     if (condenser === undefined && events.length >= maxEvents) {
-      condenser = new Condenser();
+      condenser = new Condenser(maxEvents);
       for (const earlier of events) condenser.note(earlier);
       events = [];
     }

@@ -81,6 +81,11 @@ export interface ReceiverOptions {
   inDeliveryPerSession?: number;
   /** What a mail server may do with a message (`guarantee.headers`). Default: unchanged. */
   headers?: 'unchanged' | 'may-be-completed' | undefined;
+  /**
+   * True if the target claims an order (`guarantee.order`): a receiver that opens connections has one per port, and takes
+   * one message at a time. Deliveries over two connections would race, and seem out of order. Default: false.
+   */
+  inOrder?: boolean;
   /** Returns true if this run has submitted a message with this id. Default: any id may have been submitted. */
   wasSubmitted?: (id: string) => boolean;
 }

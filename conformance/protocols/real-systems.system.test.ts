@@ -65,6 +65,30 @@ for (const [system, program, survivesKill] of SYSTEMS) {
         t.equal(receiver.inDelivery(), 0);
       });
 
+      await t.test(
+        'one message at a time comes in the order of the submits, also through a kill',
+        async (t) => {
+          const ids = Array.from({ length: survivesKill ? 40 : 20 }, (_, n) => `in-order-${n}`);
+          const producer = await server.protocol.connect(server.port);
+          for (const id of ids) t.match(await producer.submit(message(id)), { outcome: 'confirmed' });
+          await producer.close();
+          const first = await consume(t, server, { inOrder: true });
+          await first.receipts.waitFor('consumed', 10);
+          if (survivesKill) await server.kill();
+          await first.receiver.close();
+          if (survivesKill) await server.start();
+          const second = await consume(t, server, { inOrder: true });
+          const seen = () =>
+            new Set(
+              [first, second].flatMap(({ receipts }) => receipts.ofKind('delivered').map(({ id }) => id)),
+            );
+          while (seen().size < ids.length)
+            await second.receipts.waitFor('delivered', second.receipts.ofKind('delivered').length + 1);
+          t.same([...seen()], ids);
+          await second.receiver.close();
+        },
+      );
+
       await t.test('a producer hangs up at each point, and no half of a message is delivered', async (t) => {
         for (const hangUp of ['before-data', 'in-data', 'before-answer'] as const) {
           const producer = await server.protocol.connect(server.port);

@@ -133,6 +133,13 @@ const Guarantee = object({
       'What a mail server may do with a message. `may-be-completed`: it may add a missing Message-ID or Date, and ' +
         'fold lines of more than 998 bytes with their line end. Default: unchanged.',
     ),
+  order: z
+    .literal('per-producer', { error: '"per-producer"' })
+    .optional()
+    .describe(
+      'The order of first deliveries. `per-producer`: confirmed messages of one producer come in the order in which it ' +
+        'submitted them. The kit then submits and receives one message after the other. Default: no order is claimed.',
+    ),
 }).describe('The guarantees of the target. The kit checks these and no others.');
 
 const CrashStates = object({

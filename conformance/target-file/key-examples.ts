@@ -34,6 +34,7 @@ export const KEY_EXAMPLES: Readonly<Record<string, unknown>> = {
   'guarantee.recoverySeconds': 30,
   'guarantee.redeliverySeconds': 6,
   'guarantee.headers': 'may-be-completed',
+  'guarantee.order': 'per-producer',
 };
 
 /**

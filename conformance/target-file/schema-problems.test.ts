@@ -31,6 +31,7 @@ const COMPLETE: TargetInput = {
     recoverySeconds: 30,
     redeliverySeconds: 30,
     headers: 'may-be-completed',
+    order: 'per-producer',
   },
 };
 

@@ -80,6 +80,21 @@ t.test(
         { ...GOOD, guarantee: { ...GOOD.guarantee, recoverSeconds: 3 } },
         /guarantee\.recoverSeconds: unknown key/,
       ],
+      [
+        'wrong order',
+        { ...GOOD, guarantee: { ...GOOD.guarantee, order: 'global' } },
+        /guarantee\.order: expected "per-producer"/,
+      ],
+      [
+        'order over several connections',
+        {
+          ...GOOD,
+          services: { s: { command: ['x', '{data}', '{port:a}', '{port:b}'] } },
+          submit: ['a', 'b'],
+          guarantee: { ...GOOD.guarantee, order: 'per-producer' },
+        },
+        /guarantee\.order: expected one port in submit: over http/,
+      ],
       ['unknown placeholder', { ...GOOD, install: ['{dit}/x'] }, /install\.0: unknown placeholder \{dit\}/],
       ['sink at install', { ...GOOD, install: ['x', '{sink}'] }, /install\.1: unknown placeholder \{sink\}/],
       ['unused port', { ...GOOD, submit: ['a'] }, /submit\.0: expected \{port:a\}/],

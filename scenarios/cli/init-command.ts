@@ -100,7 +100,7 @@ function nextSteps(answers: Answers, targetFile: string, notes: readonly string[
   const isOwn = language === 'none';
   const steps = [
     isOwn
-      ? `in ${target}: put your commands into services, with an interpreter as in ["python3", "{dir}/queue.py"]\n     put what you promise into guarantee; with redeliverySeconds, such as the length of a lease, a gate that finds losses ends sooner`
+      ? `in ${target}: put your commands into services, with an interpreter as in ["python3", "{dir}/queue.py"]\n     put what you promise into guarantee; with redeliverySeconds, such as the length of a lease, a gate that finds losses ends sooner; with "order": "per-producer", the order of messages is checked too`
       : `read the skeleton: its comments name each decision that keeps a message safe`,
     `${commandLine('check', target)}\n     says what can be measured here; starts nothing`,
     `${commandLine('gate', target)}\n     injects faults for 90 s and reports`,

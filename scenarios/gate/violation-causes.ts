@@ -6,11 +6,15 @@ import { familyOf, REQUIREMENTS } from '../../conformance/requirements/requireme
 import { FAULT_NAMES } from '../../conformance/target-file/definition.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { type LossCause, type LossCauseKind, lossCauses } from './loss-causes.js';
+import { orderCause } from './order-cause.js';
 
 /** A cause, and the requirements that it violates. */
 export interface ViolationCause extends Omit<LossCause, 'kind'> {
-  /** `stored-in-part`: the producer of a message hung up while it sent the message, and a part of it was stored. */
-  kind: LossCauseKind | 'stored-in-part';
+  /**
+   * `stored-in-part`: the producer of a message hung up while it sent the message, and a part of it was stored.
+   * `reordered`: a message came after a later one of its producer.
+   */
+  kind: LossCauseKind | 'stored-in-part' | 'reordered';
   /** Ids of failed requirements, the one that names the fault first. */
   requirements: string[];
 }
@@ -22,7 +26,7 @@ const LOSS_REQUIREMENTS = new Set([
 /** What the producers of every protocol answer when they hung up by themselves. */
 const HUNG_UP = /hung up on purpose/;
 
-/** Names the causes of all violations that the evidence explains: the losses first, then messages that were stored in part. */
+/** Names the causes of all violations that the evidence explains: losses, messages that were stored in part, a wrong order. */
 export function violationCauses(
   events: readonly HistoryEvent[],
   habits: readonly FileHabit[],
@@ -38,6 +42,7 @@ export function violationCauses(
       return { ...cause, requirements: [...lost.filter(isAbout), ...lost.filter((id) => !isAbout(id))] };
     }),
     ...storedInPart(events, findings),
+    ...orderCause(events, findings),
   ];
 }
 

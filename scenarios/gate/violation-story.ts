@@ -1,5 +1,6 @@
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
 import { messageEvents } from '../../conformance/checkers/message-events.js';
+import { faultOfCrash, orderOf } from '../../conformance/checkers/order.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { describeLostBytes, describeLostFile, lossOf } from '../../conformance/history/lost-files.js';
 import { hungUpOnPurpose, violationCauses } from './violation-causes.js';
@@ -7,7 +8,8 @@ import { hungUpOnPurpose, violationCauses } from './violation-causes.js';
 /**
  * Describes the violation that the first cause names in a few lines. If it names a message, the lines are the message's submission, its
  * answer, its deliveries, and the injection that mattered: the one that took the message, with the files that it was
- * in, or the first crash after the answer. The story of a lost message ends with that injection.
+ * in, or the first crash after the answer. The story of a lost message ends with that injection. The story of a message
+ * that came too late (PP-20) has the first delivery of the message that came before it, and the crash that lay between.
  */
 export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
   const violation = violationToTell(events, findings);
@@ -17,14 +19,23 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
   const own = messageEvents(events, id);
   const answered = own.findIndex(({ kind }) => kind === 'answered');
   const loss = lossOf(events, id);
+  const order =
+    requirement === 'PP-20' ? orderOf(events).overtaken.find(({ message }) => message.id === id) : undefined;
   const hungUp = own.some((event) => event.kind === 'answered' && hungUpOnPurpose(event));
+  const reordering = order?.crash === undefined ? undefined : faultOfCrash(events, order.crash);
   const mattered =
     loss?.fault ??
+    reordering ??
     (hungUp ? [] : own)
       .slice(answered + 1)
       .find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
   const lines: string[] = [];
+  let earlier = order && events[order.by.delivered];
   for (const event of own) {
+    if (order !== undefined && earlier !== undefined && event.atMs > earlier.atMs) {
+      lines.push(formatLine(earlier, `message ${order.by.id} delivered, which was submitted later`));
+      earlier = undefined;
+    }
     switch (event.kind) {
       case 'submitted':
         lines.push(formatLine(event, `message ${id} submitted, ${event.sizeBytes} bytes`));

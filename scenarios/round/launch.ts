@@ -200,12 +200,13 @@ function receiverOptions({
   replyFor: reception,
   wasSubmitted,
 }: LaunchPlan): ReceiverOptions {
-  const { inDeliveryPerSession: perSession, headers } = target.guarantee;
+  const { inDeliveryPerSession: perSession, headers, order } = target.guarantee;
   return {
     headers,
     ...(wasSubmitted === undefined ? {} : { wasSubmitted }),
     run: messagesOf ?? registry.runId,
     receipts,
+    inOrder: order !== undefined,
     ...(reception === undefined ? {} : { replyFor: reception }),
     ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
   };

@@ -488,7 +488,7 @@ class Round {
   }
 
   #startProducers(ports: readonly number[]): Producers {
-    const { registry, number, protocol, schedule, signal } = this.#options;
+    const { registry, number, protocol, schedule, signal, target } = this.#options;
     return new Producers({
       run: registry.runId,
       round: number,
@@ -498,6 +498,7 @@ class Round {
       random: this.#random.fork('workload'),
       count: schedule.producers,
       depth: schedule.depth,
+      inOrder: target.guarantee.order !== undefined,
       signal,
     });
   }

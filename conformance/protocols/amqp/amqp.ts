@@ -14,8 +14,11 @@ export const amqp: Protocol = {
   connect: (port, options) => connectProducer(amqpSession, port, options?.timeoutMs),
   ready: amqpReady,
   async receive(ports, options) {
-    const each = Array.from({ length: CONSUMERS }, () => ports).flat();
-    return new PushReceiver(each.map(openSource), options);
+    const each = Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => ports).flat();
+    return new PushReceiver(
+      each.map((port) => openSource(port, options.inOrder ? 1 : PREFETCH)),
+      options,
+    );
   },
 };
 
@@ -24,7 +27,7 @@ const CONSUMERS = 2;
 const PREFETCH = 8;
 const ANSWER_TIMEOUT_MS = 10_000;
 
-function openSource(port: number): OpenPushSource {
+function openSource(port: number, prefetch: number): OpenPushSource {
   return async (onDelivery) => {
     const connection = await openAmqp(port, ANSWER_TIMEOUT_MS);
     const close = () => closeAmqp(connection);
@@ -41,7 +44,7 @@ function openSource(port: number): OpenPushSource {
       const channel = await withTimeout(connection.createChannel(), ANSWER_TIMEOUT_MS);
       channel.on('error', () => {});
       channel.on('close', end);
-      await withTimeout(channel.prefetch(PREFETCH), ANSWER_TIMEOUT_MS);
+      await withTimeout(channel.prefetch(prefetch), ANSWER_TIMEOUT_MS);
       await withTimeout(
         channel.consume(QUEUE, (message) => {
           // Null: the server cancelled the consumer because the queue is gone.

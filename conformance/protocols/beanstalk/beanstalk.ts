@@ -22,7 +22,7 @@ export const beanstalk: Protocol = {
   },
   async receive(ports, options) {
     const openers = ports.flatMap((port) =>
-      Array.from({ length: CONSUMERS }, () => () => beanstalkSource(port)),
+      Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => () => beanstalkSource(port)),
     );
     return new PullReceiver(openers, options);
   },

@@ -194,6 +194,34 @@ t.test(
   },
 );
 
+for (const inOrder of [true, false]) {
+  t.test(
+    `a receiver takes ${inOrder ? 'one message' : 'two messages'} at a time when order is ${inOrder}`,
+    async (t) => {
+      const { port } = await queue(t);
+      const producer = await http.connect(port);
+      const ids = Array.from({ length: 8 }, (_, n) => `${n}`);
+      for (const id of ids) await producer.submit(message(id));
+      await producer.close();
+      let most = 0;
+      const { receipts, receiver } = await consume(t, port, {
+        inOrder,
+        replyFor: () => {
+          most = Math.max(most, 1 + receiver.inDelivery());
+          return { answer: 'accept', delayMs: 20 };
+        },
+      });
+      await receipts.waitFor('consumed', ids.length);
+      t.equal(most, inOrder ? 1 : 2);
+      if (inOrder)
+        t.same(
+          receipts.ofKind('delivered').map(({ id }) => id),
+          ids,
+        );
+    },
+  );
+}
+
 t.test('an unexpected answer to a deletion leaves open whether the message was consumed', async (t) => {
   let leased = 0;
   const port = await scripted(t, (request, response) => {

@@ -25,7 +25,7 @@ export const http: Protocol = {
     }
   },
   async receive(ports, options) {
-    const perPort = Array.from({ length: CONSUMERS }, () => ports).flat();
+    const perPort = Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => ports).flat();
     return new PullReceiver(
       perPort.map((port) => async () => httpSource(port)),
       options,

@@ -37,7 +37,12 @@ export const nats: Protocol = {
   connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
   ready: natsReady,
   async receive(ports, options) {
-    const openers = ports.flatMap((port) => Array.from({ length: CONSUMERS }, () => () => openSource(port)));
+    const openers = ports.flatMap((port) =>
+      Array.from(
+        { length: options.inOrder ? 1 : CONSUMERS },
+        () => () => openSource(port, options.inOrder === true),
+      ),
+    );
     return new PullReceiver(openers, options);
   },
 };
@@ -143,10 +148,15 @@ async function unlessMissing(
   }
 }
 
-async function openSource(port: number): Promise<LeaseSource> {
+/** @param oneAtATime lets the server deliver a message only when the one before is acknowledged or comes again. */
+async function openSource(port: number, oneAtATime: boolean): Promise<LeaseSource> {
   const connection = await openNats(port, ANSWER_TIMEOUT_MS);
   let consumer: Consumer;
   try {
+    if (oneAtATime) {
+      const manager = await jetstreamManager(connection, { timeout: ANSWER_TIMEOUT_MS });
+      await manager.consumers.update(STREAM, CONSUMER, { max_ack_pending: 1 });
+    }
     consumer = await withTimeout(jetstream(connection).consumers.get(STREAM, CONSUMER), ANSWER_TIMEOUT_MS);
   } catch (error) {
     await connection.close();

@@ -17,7 +17,10 @@ export const postgres: Protocol = {
   ready: postgresReady,
   async receive(ports, options) {
     const openers = ports.flatMap((port) =>
-      Array.from({ length: CONSUMERS }, () => () => postgresSource(port)),
+      Array.from(
+        { length: options.inOrder ? 1 : CONSUMERS },
+        () => () => postgresSource(port, options.inOrder ? SELECT_IN_ORDER : SELECT),
+      ),
     );
     return new PullReceiver(openers, options);
   },
@@ -27,18 +30,20 @@ const ANSWER_TIMEOUT_MS = 10_000;
 /** Pause between queries of an empty table. */
 const POLL_INTERVAL_MS = 20;
 
-const SELECT = `SELECT id, body FROM ${TABLE} ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED`;
+/** Waits for the first row, also if a connection that has just broken still locks it. */
+const SELECT_IN_ORDER = `SELECT id, body FROM ${TABLE} ORDER BY id LIMIT 1 FOR UPDATE`;
+const SELECT = `${SELECT_IN_ORDER} SKIP LOCKED`;
 const DELETE = `DELETE FROM ${TABLE} WHERE id = $1`;
 
 /**
  * Opens a source that takes rows one at a time. A transaction locks each row until it is deleted and committed.
  */
-async function postgresSource(port: number): Promise<LeaseSource> {
+async function postgresSource(port: number, select: string): Promise<LeaseSource> {
   const client = await openPostgres(port, ANSWER_TIMEOUT_MS);
   return {
     async next() {
       await client.query('BEGIN');
-      const { rows } = await client.query<{ id: string; body: Buffer }>(SELECT);
+      const { rows } = await client.query<{ id: string; body: Buffer }>(select);
       const [row] = rows;
       if (row !== undefined) return leaseOf(client, row.id, row.body);
       await client.query('ROLLBACK');

@@ -19,7 +19,10 @@ export const redisList: Protocol = {
   ready: redisReady,
   async receive(ports, options) {
     const openers = ports.flatMap((port) =>
-      Array.from({ length: CONSUMERS }, (_, number) => () => openSource(port, `${KEY}:taken:${number}`)),
+      Array.from(
+        { length: options.inOrder ? 1 : CONSUMERS },
+        (_, number) => () => openSource(port, `${KEY}:taken:${number}`),
+      ),
     );
     return new PullReceiver(openers, options);
   },

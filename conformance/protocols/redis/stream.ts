@@ -26,7 +26,10 @@ export const redisStream: Protocol = {
   ready: redisReady,
   async receive(ports, options) {
     const openers = ports.flatMap((port) =>
-      Array.from({ length: CONSUMERS }, (_, number) => () => openSource(port, `consumer-${number}`)),
+      Array.from(
+        { length: options.inOrder ? 1 : CONSUMERS },
+        (_, number) => () => openSource(port, `consumer-${number}`, options.inOrder === true),
+      ),
     );
     return new PullReceiver(openers, options);
   },
@@ -35,18 +38,29 @@ export const redisStream: Protocol = {
 const openSession = (port: number, timeoutMs: number) =>
   redisSession(port, timeoutMs, (client, { bytes }) => client.xadd(KEY, '*', FIELD, bytes));
 
-async function openSource(port: number, consumer: string): Promise<LeaseSource> {
+/**
+ * @param pendingFirst reads the entries first that the consumer had when its last connection broke. Otherwise they come
+ *   after later ones, when they have been idle.
+ */
+async function openSource(port: number, consumer: string, pendingFirst: boolean): Promise<LeaseSource> {
   const client = await openRedis(port, ANSWER_TIMEOUT_MS);
   await ensureGroup(client);
   let lastClaimMs = 0;
+  /** Id after which the next pending entry is read; undefined when all were read. */
+  let pendingAfter: Buffer | string | undefined = pendingFirst ? '0' : undefined;
   return {
     async next() {
       let entry: Entry | undefined;
+      if (pendingAfter !== undefined) {
+        entry = await read(client, consumer, pendingAfter);
+        pendingAfter = entry?.[0];
+        if (entry !== undefined) return leaseOf(client, entry);
+      }
       if (performance.now() - lastClaimMs > CLAIM_IDLE_MS) {
         entry = await claim(client, consumer);
         if (entry === undefined) lastClaimMs = performance.now();
       }
-      entry ??= await read(client, consumer);
+      entry ??= await read(client, consumer, '>');
       return entry && leaseOf(client, entry);
     },
     close: () => client.disconnect(),
@@ -73,7 +87,8 @@ async function claim(client: Redis, consumer: string): Promise<Entry | undefined
   return entries[0];
 }
 
-async function read(client: Redis, consumer: string): Promise<Entry | undefined> {
+/** @param after `>`: the next new entry; otherwise the consumer's next pending entry after this id. */
+async function read(client: Redis, consumer: string, after: Buffer | string): Promise<Entry | undefined> {
   const answer = client.callBuffer(
     'XREADGROUP',
     'GROUP',
@@ -85,7 +100,7 @@ async function read(client: Redis, consumer: string): Promise<Entry | undefined>
     WAIT_MS,
     'STREAMS',
     KEY,
-    '>',
+    after,
   );
   const streams = (await withTimeout(answer, ANSWER_TIMEOUT_MS)) as [Buffer, Entry[]][] | null;
   return streams?.[0]?.[1][0];

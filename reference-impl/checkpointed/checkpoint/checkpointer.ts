@@ -1,4 +1,5 @@
 import { constants } from 'node:fs';
+import { join } from 'node:path';
 import { syncDirectory } from '../../common/platform/directory.js';
 import { assert, QueueError } from '../../common/platform/errors.js';
 import { FILE_MODE } from '../../common/platform/kernel.js';
@@ -7,7 +8,7 @@ import type { ChecksumKey } from '../../common/record/checksum.js';
 import type { Host, Writer } from '../host.js';
 import type { MemoryQueue } from '../memory/memory-queue.js';
 import { CONTROL_LOCK, type ControlEntry, type ControlRecord, writeControl } from './control.js';
-import { encodeSlot, slotPath } from './slot.js';
+import { encodeSlot, parseSlotName, slotPath } from './slot.js';
 
 /** What a checkpointer works with. */
 export interface CheckpointerOptions {
@@ -169,21 +170,23 @@ export class Checkpointer {
         { cause },
       );
     }
-    const gone =
-      this.#inForce?.queues.filter(({ id }) => record.queues.every((entry) => entry.id !== id)) ?? [];
     this.#inForce = record;
-    this.#removeSlots(gone);
+    this.#removeOtherSlots(record);
   }
 
   /**
-   * Removes the slots of deleted queues. This must be durable before the log may forget the deletion: a rebuild of the control
-   * record takes every slot for a queue.
+   * Removes the slots of queues that are deleted. This must be durable before the log may forget the deletion: without a control
+   * record, every slot counts as a queue. Look for them each time: a server may have been killed before it removed them, and a
+   * checkpoint that failed may have left slots that no control record has named.
    */
-  #removeSlots(gone: readonly ControlEntry[]): void {
-    if (gone.length === 0) return;
+  #removeOtherSlots({ queues }: ControlRecord): void {
     const { host, directory } = this.#options;
-    for (const { id } of gone)
-      for (const slot of [0, 1] as const) host.kernel.remove(slotPath(directory, id, slot));
+    const gone = host.kernel.list(directory).filter((name) => {
+      const place = parseSlotName(name);
+      return place !== undefined && queues.every(({ id }) => id !== place.queue);
+    });
+    if (gone.length === 0) return;
+    for (const name of gone) host.kernel.remove(join(directory, name));
     try {
       syncDirectory(directory, host.kernel);
     } catch (cause) {

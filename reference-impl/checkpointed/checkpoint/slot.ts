@@ -84,26 +84,51 @@ export function* encodeSlot(
   { definition, messages, redoPosition }: QueueSnapshot,
   generation: number,
 ): Generator<Buffer> {
-  let at = 0;
-  let piece = Buffer.allocUnsafe(PIECE_BYTES);
-  let filled = 0;
   const text = Buffer.from(JSON.stringify(definition));
   const headerExtent = Math.ceil((SLOT_HEADER_BYTES + text.length) / UNIT_BYTES) * UNIT_BYTES;
-  putHeader(piece, { seed, text, redo: redoPosition, count: messages.length, generation });
-  filled = headerExtent;
-  for (const { id, body, number } of messages) {
-    const idBytes = Buffer.byteLength(id);
-    const extent = extentOf(idBytes, body.length);
-    if (filled + extent > piece.length) {
-      yield piece.subarray(0, filled);
-      at += filled;
-      piece = Buffer.allocUnsafe(Math.max(PIECE_BYTES, extent));
-      filled = 0;
-    }
-    putMessage(piece, filled, { id, idBytes, body, number }, seedAt(seed, at + filled));
-    filled += extent;
+  const header = Buffer.allocUnsafe(headerExtent);
+  putHeader(header, { seed, text, redo: redoPosition, count: messages.length, generation });
+  if (messages.length === 0) {
+    yield header;
+    return;
   }
-  yield piece.subarray(0, filled);
+  let at = 0;
+  let front = header;
+  for (let from = 0; from < messages.length; ) {
+    const { to, bytes } = pieceFrom(messages, from, front.length);
+    // Use memory of the size of the piece: most slots are small.
+    const piece = Buffer.allocUnsafe(bytes);
+    piece.set(front);
+    let filled = front.length;
+    for (const { id, body, number } of messages.slice(from, to)) {
+      const idBytes = Buffer.byteLength(id);
+      putMessage(piece, filled, { id, idBytes, body, number }, seedAt(seed, at + filled));
+      filled += extentOf(idBytes, body.length);
+    }
+    yield piece;
+    at += filled;
+    from = to;
+    front = NOTHING;
+  }
+}
+
+const NOTHING = Buffer.alloc(0);
+
+/** Returns how many messages fit into the next piece, at least one, and its size in bytes. */
+function pieceFrom(
+  messages: QueueSnapshot['messages'],
+  from: number,
+  frontBytes: number,
+): { to: number; bytes: number } {
+  let bytes = frontBytes;
+  let to = from;
+  for (let message = messages[to]; message !== undefined; message = messages[to]) {
+    const extent = extentOf(Buffer.byteLength(message.id), message.body.length);
+    if (to > from && bytes + extent > PIECE_BYTES) break;
+    bytes += extent;
+    to += 1;
+  }
+  return { to, bytes };
 }
 
 function putHeader(
@@ -124,7 +149,7 @@ function putHeader(
   putWide(bytes, 32, count);
   bytes.writeUInt32LE(generation, 40);
   bytes.set(text, SLOT_HEADER_BYTES);
-  bytes.fill(0, SLOT_HEADER_BYTES + text.length, SLOT_HEADER_BYTES + text.length + UNIT_BYTES);
+  bytes.fill(0, SLOT_HEADER_BYTES + text.length);
   bytes.writeUInt32LE(headerSum(bytes, text.length, seedAt(seed, 0)), 44);
 }
 

@@ -2,6 +2,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { commandOfProgram, printErrorLine, printFailure, printLine } from '../../common/cli/output.js';
 import { parseDurationMs, parseSize } from '../../common/cli/units.js';
 import { linux } from '../../common/platform/linux.js';
+import { addSimulateCommand } from '../../common/simulation/command.js';
 import { realHost } from '../checkpoint/writer-process.js';
 import { inspectQueue } from '../queue/inspect.js';
 import { DEFAULT_INSTALL_OPTIONS, installQueue, SEGMENT_LIMITS } from '../queue/install.js';
@@ -25,7 +26,8 @@ interface InstallFlags {
 
 /**
  * Runs one command of the queue. Data goes to stdout, messages go to stderr.
- * @returns the exit code: 0 success, 1 verify found a problem, 2 wrong usage or configuration, 4 internal error
+ * @returns the exit code: 0 success, 1 verify or simulate found a problem, 2 wrong usage or configuration, 3 simulate had no time
+ * for a run, 4 internal error
  */
 export async function runProgram(argv: readonly string[]): Promise<number> {
   let exitCode = 0;
@@ -119,6 +121,14 @@ function createProgram(setExitCode: (code: number) => void): Command {
     .description('restores the queues that stdin names, one after the other, and prints what each holds')
     .requiredOption('--stdin', 'reads requests from stdin, one JSON object per line')
     .action(restoreCheck);
+  addSimulateCommand(
+    program,
+    async (options) => {
+      const { simulateCheckpointed } = await import('../simulation/simulate.js');
+      return simulateCheckpointed(options);
+    },
+    setExitCode,
+  );
   return program;
 }
 

@@ -107,9 +107,14 @@ export class MemoryQueue {
    */
   snapshot(redoPosition: number): QueueSnapshot {
     this.changed = false;
+    return { definition: this.definition, messages: this.contents(), redoPosition };
+  }
+
+  /** Returns all messages that are not consumed, in order of their numbers. */
+  contents(): Message[] {
     const taken = [...this.leaving.values(), ...this.taken.values()];
     const messages = taken.length === 0 ? [...this.ready] : [...taken, ...this.ready];
     if (taken.length > 0) messages.sort((a, b) => a.number - b.number);
-    return { definition: this.definition, messages, redoPosition };
+    return messages;
   }
 }

@@ -1,3 +1,4 @@
+import { syncDirectory } from '../../common/platform/directory.js';
 import { assert, QueueError } from '../../common/platform/errors.js';
 import type { Kernel, Registration } from '../../common/platform/kernel.js';
 import { LockFile } from '../../common/platform/locks.js';
@@ -84,11 +85,14 @@ export class CheckpointedQueue {
   static async open(directory: string, run: RunSettings, host: Host): Promise<CheckpointedQueue> {
     const settings = readSettings(directory, host.kernel);
     const paths = pathsOf(directory);
+    const hasControl = host.kernel.exists(paths.control);
     const lock = new LockFile(paths.control, host.kernel);
     if (!lock.tryLock(CONTROL_LOCK.server)) {
       lock.close();
       throw new QueueError('queue-in-use', `${directory} is in use: expected no other server on this queue`);
     }
+    // The lock has made the missing file. Without its name on the disk, a power cut takes all later control records away.
+    if (!hasControl) syncDirectory(directory, host.kernel);
     const state = readState(directory, settings, host.kernel);
     if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
     keepAside(paths.aside, state.damaged, host.kernel);
@@ -328,6 +332,11 @@ export class CheckpointedQueue {
         bytes: queue.bytes,
       },
     }));
+  }
+
+  /** Returns definition and messages of each queue, as a checkpoint would copy them. */
+  contents(): { definition: QueueDefinition; messages: readonly Message[] }[] {
+    return this.#queues.list().map((queue) => ({ definition: queue.definition, messages: queue.contents() }));
   }
 
   figures(): QueueFigures {

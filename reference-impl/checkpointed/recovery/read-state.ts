@@ -9,7 +9,7 @@ import {
   SLOT_HEADER_BYTES,
   slotPath,
 } from '../checkpoint/slot.js';
-import { hex16, readFront, readWhole } from '../files.js';
+import { hex16, readFront, readWhole, writeWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
 import { listSegments } from '../log/segment-ring.js';
 import { type InstalledSettings, pathsOf } from '../settings.js';
@@ -36,28 +36,38 @@ export interface StoredState {
  * Reads a stored queue: the newest control record, the slots that it names, and the transactions of the log behind them. It
  * changes nothing.
  *
- * The control record may be lost, damaged or an old one. It is not believed when a whole slot or a record of the log is newer:
- * each slot says itself from where the log is redone, so the newest whole slot of each queue then counts.
+ * The control record may be lost, damaged or an old one. An old one is not believed: each slot says itself from where the log is
+ * redone, so the newest whole slot of each queue then counts. A newer slot alone proves nothing: a server may have been killed
+ * before its checkpoint was complete, and its slots may not be on the disk.
  */
 export function readState(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const paths = pathsOf(directory);
   const stored = kernel.exists(paths.control) ? parseControl(readWhole(kernel, paths.control)) : undefined;
   const isControlLost = stored === undefined;
-  if (stored !== undefined && !hasNewerSlot(paths.queues, stored, settings, kernel)) {
-    const state = stateOf(directory, stored, stored.generation, settings, kernel);
-    if (state.generation <= stored.generation) return { ...state, isControlLost, isFromSlots: false };
-  }
   const logStart = (listSegments(paths.log, kernel)[0] ?? 0) * settings.segmentBytes;
-  const control = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
-  const state = stateOf(directory, control, undefined, settings, kernel);
+  if (stored !== undefined) {
+    const from = lowestRedo(stored.queues);
+    const state = stateOf(directory, stored, { generation: stored.generation, from }, settings, kernel);
+    const isOld =
+      state.generation > stored.generation ||
+      from < logStart ||
+      namesOverwrittenSlot(paths.queues, stored, settings, kernel);
+    if (!isOld) return { ...state, isControlLost, isFromSlots: false };
+  }
+  const { control, redo } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
+  const from = Math.max(redo, logStart);
+  const state = stateOf(directory, control, { generation: undefined, from }, settings, kernel);
   return { ...state, isControlLost, isFromSlots: true };
 }
 
-/** @param generation generation of the log that counts; undefined: the newest one. */
+const lowestRedo = (entries: readonly ControlEntry[]): number =>
+  entries.length === 0 ? 0 : Math.min(...entries.map(({ redo }) => redo));
+
+/** @param log from where the log is read, and the generation that counts; undefined: the newest one. */
 function stateOf(
   directory: string,
   control: ControlRecord,
-  generation: number | undefined,
+  { generation, from }: { generation: number | undefined; from: number },
   settings: InstalledSettings,
   kernel: Kernel,
 ): Omit<StoredState, 'isControlLost' | 'isFromSlots'> {
@@ -68,7 +78,6 @@ function stateOf(
     for (const part of partsOfSlot(entry, slot)) damaged.push(part);
     return new RestoredQueue(entry, slot);
   });
-  const from = queues.length === 0 ? 0 : Math.min(...queues.map((queue) => queue.redo));
   const { segmentBytes, key } = settings;
   const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
@@ -89,13 +98,17 @@ function stateOf(
 }
 
 /**
- * Syncs slots that no control record names: a server may have been killed before it did. The next checkpoint overwrites the
- * slots before them, which the disk may still need.
+ * Puts slots on the disk that no control record names: a server may have been killed before it did. The next checkpoint
+ * overwrites the slots before them, which the disk may still need.
  */
 export function syncSlots(directory: string, entries: readonly ControlEntry[], kernel: Kernel): void {
   for (const { id, slot } of entries) {
-    const fd = kernel.open(slotPath(directory, id, slot), 'r+');
+    const path = slotPath(directory, id, slot);
+    const bytes = readWhole(kernel, path);
+    const fd = kernel.open(path, 'r+');
     try {
+      // Write the same bytes again: after a failed sync the kernel takes pages for clean that the disk never got.
+      writeWhole(kernel, fd, bytes, 0);
       kernel.fsync(fd);
     } finally {
       kernel.close(fd);
@@ -104,20 +117,26 @@ export function syncSlots(directory: string, entries: readonly ControlEntry[], k
   syncDirectory(directory, kernel);
 }
 
-/** Reports whether there is a whole slot of a later checkpoint than the control record's. */
-function hasNewerSlot(
+/**
+ * Reports whether a slot that the control record names is gone, and the other slot of its queue is a newer one. No checkpoint
+ * overwrites a slot before a later control record names the other one.
+ */
+function namesOverwrittenSlot(
   directory: string,
-  { checkpoint }: ControlRecord,
+  { queues }: ControlRecord,
   settings: InstalledSettings,
   kernel: Kernel,
 ): boolean {
-  return kernel.list(directory).some((name) => {
-    const place = parseSlotName(name);
-    if (place === undefined) return false;
-    const path = slotPath(directory, place.queue, place.slot);
-    const claim = claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES));
-    if (claim === undefined || claim.checkpoint <= checkpoint) return false;
-    return slotAt(directory, place, settings, kernel)?.isWhole === true;
+  const claimAt = (queue: number, slot: 0 | 1) => {
+    const path = slotPath(directory, queue, slot);
+    return kernel.exists(path) ? claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES)) : undefined;
+  };
+  return queues.some(({ id, slot, checkpoint }) => {
+    if (claimAt(id, slot)?.checkpoint === checkpoint) return false;
+    const other = slot === 0 ? 1 : 0;
+    const newer = claimAt(id, other);
+    if (newer === undefined || newer.checkpoint <= checkpoint) return false;
+    return slotAt(directory, { queue: id, slot: other }, settings, kernel)?.isWhole === true;
   });
 }
 
@@ -181,6 +200,8 @@ function slotAt(
 /**
  * Makes a control record out of the slots, for one that is lost or older than they are.
  * @param stored the control record that may be an old one.
+ * @returns the record, and the position from which the log is read: the lowest one of any slot. The slots of a checkpoint that was
+ *   not complete do not show a queue that was created before it.
  */
 function controlOfSlots(
   directory: string,
@@ -188,7 +209,7 @@ function controlOfSlots(
   logStart: number,
   settings: InstalledSettings,
   kernel: Kernel,
-): ControlRecord {
+): { control: ControlRecord; redo: number } {
   const ofQueue = new Map<number, SlotCandidate[]>();
   for (const name of kernel.list(directory)) {
     const place = parseSlotName(name);
@@ -204,11 +225,12 @@ function controlOfSlots(
     );
   });
   const all = [...ofQueue.values()].flat();
-  return {
+  const control = {
     checkpoint: Math.max(stored?.checkpoint ?? 0, ...all.map(({ entry }) => entry.checkpoint)),
     generation: Math.max(0, ...all.map((one) => one.generation)),
     queues: chosen.flatMap((one) => one?.entry ?? []).sort((a, b) => a.id - b.id),
   };
+  return { control, redo: lowestRedo(all.map(({ entry }) => entry)) };
 }
 
 /**

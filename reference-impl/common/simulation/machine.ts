@@ -64,6 +64,8 @@ export class SimMachine {
   log: (line: string) => void = () => undefined;
   /** Number of further syncs that fail. Each failure reduces it by one. */
   failingSyncs = 0;
+  /** Number of syncs that succeed before those that fail. */
+  syncsBeforeFailure = 0;
   readonly #driveOf: (path: string) => number;
   #logicalTime = 0;
 
@@ -119,15 +121,33 @@ export class SimMachine {
     if (this.injectSyncFailure(path, file, dirty)) return 5;
     for (const page of dirty) file.writeBack(page);
     this.flush(file.drive);
+    file.settleSize(file.sizeMark);
     return 0;
   }
 
   /** Returns whether this sync fails. If it fails, its pages become clean without being written. */
   injectSyncFailure(path: string, file: SimFile, pages: readonly number[]): boolean {
-    if (this.failingSyncs === 0) return false;
-    this.failingSyncs -= 1;
+    if (!this.#takeSyncFailure()) return false;
     for (const page of pages) file.failWriteBack(page);
+    file.failSize();
     this.log(`the sync of pages ${pages.join(', ')} of ${shortPath(path)} fails: EIO`);
+    return true;
+  }
+
+  /** Returns whether this sync of a directory fails. If it fails, its changed names are not on the medium. */
+  injectDirectorySyncFailure(path: string): boolean {
+    if (!this.#takeSyncFailure()) return false;
+    this.log(`the sync of the directory ${path} fails: EIO`);
+    return true;
+  }
+
+  #takeSyncFailure(): boolean {
+    if (this.failingSyncs === 0) return false;
+    if (this.syncsBeforeFailure > 0) {
+      this.syncsBeforeFailure -= 1;
+      return false;
+    }
+    this.failingSyncs -= 1;
     return true;
   }
 

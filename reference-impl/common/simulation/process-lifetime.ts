@@ -20,6 +20,11 @@ export class ProcessLifetime {
     this.#lastStep = this.steps + steps;
   }
 
+  /** Cancels the kill that `killAfter` has set. */
+  cancelKill(): void {
+    this.#lastStep = Number.POSITIVE_INFINITY;
+  }
+
   /**
    * Calls `by` once before a step, after `steps` more steps. If `by` returns false,
    * it is called again 8 steps later.

@@ -92,6 +92,25 @@ export class SimKernel implements Kernel {
     this.#open.clear();
   }
 
+  /** Opens a file that another process has open, as a created process inherits it. @returns the file descriptor */
+  inherit(from: SimKernel, fd: number): number {
+    const { path, node } = from.#openFile(fd);
+    if (node.kind !== 'file') throw systemError('EINVAL', path);
+    return this.#addOpen({ path, node });
+  }
+
+  #addOpen(opening: OpenFile): number {
+    const fd = this.#nextFd;
+    this.#nextFd += 1;
+    this.#open.set(fd, opening);
+    return fd;
+  }
+
+  /** Adds a task to the event loop: the end of input or output, such as the message that another process has ended. */
+  postIo(callback: () => void): void {
+    this.#io.push(callback);
+  }
+
   #openFile(fd: number): OpenFile {
     const opening = this.#open.get(fd);
     if (!opening) throw systemError('EBADF', `${fd}`);
@@ -106,16 +125,15 @@ export class SimKernel implements Kernel {
 
   open(path: string, flags: string | number): number {
     this.#lifetime.step();
-    const creates = typeof flags === 'string' ? flags === 'w' : (flags & constants.O_CREAT) !== 0;
+    const has = (bit: number): boolean => typeof flags === 'number' && (flags & bit) !== 0;
+    const creates = flags === 'w' || has(constants.O_CREAT);
     let node = this.#machine.names.get(path);
     if (!node && !creates) throw systemError('ENOENT', path);
+    if (node && has(constants.O_CREAT) && has(constants.O_EXCL)) throw systemError('EEXIST', path);
     node ??= this.#machine.create(path);
-    if (flags === 'w' && node.kind === 'file') node.file.resize(0);
+    if ((flags === 'w' || has(constants.O_TRUNC)) && node.kind === 'file') node.file.resize(0);
     if (node.kind === 'fifo') node.openCount += 1;
-    const fd = this.#nextFd;
-    this.#nextFd += 1;
-    this.#open.set(fd, { path, node });
-    return fd;
+    return this.#addOpen({ path, node });
   }
 
   close(fd: number): void {
@@ -133,9 +151,7 @@ export class SimKernel implements Kernel {
       node.bytes = node.bytes.subarray(count);
       return count;
     }
-    const file = this.#fileOf(fd);
-    const from = position ?? 0;
-    return file.cache.copy(to, at, from, Math.min(from + length, file.sizeBytes));
+    return this.#fileOf(fd).read(to, at, position ?? 0, length);
   }
 
   write(fd: number, from: Buffer, at: number, length: number, position: number | null): number {
@@ -151,6 +167,9 @@ export class SimKernel implements Kernel {
     const to = position ?? file.sizeBytes;
     if (to + length > file.sizeBytes) file.resize(to + length);
     bytes.copy(file.cache, to);
+    // A write of the same bytes makes the pages dirty too.
+    for (let page = Math.floor(to / PAGE_BYTES); page * PAGE_BYTES < to + length; page += 1)
+      file.markDirty(page);
     return length;
   }
 
@@ -162,7 +181,8 @@ export class SimKernel implements Kernel {
       const errno = this.#machine.sync(path, node.file, 0, node.file.pages);
       if (errno !== 0) throw systemError('EIO', path);
       this.#machine.onSynced(node.file, since);
-    } else this.#machine.syncNames(path);
+    } else if (this.#machine.injectDirectorySyncFailure(path)) throw systemError('EIO', path);
+    else this.#machine.syncNames(path);
   }
 
   /**
@@ -175,6 +195,7 @@ export class SimKernel implements Kernel {
     const file = this.#fileOf(fd);
     const since = this.#machine.nextMoment();
     const dirty = file.dirtyPages();
+    const sizeMark = file.sizeMark;
     const pick = createPick(since);
     const latePages = dirty.filter((page) => {
       if (pick(2) === 0) return true;
@@ -190,6 +211,7 @@ export class SimKernel implements Kernel {
         }
         for (const page of latePages) if (file.isDirty(page)) file.writeBack(page);
         this.#machine.flush(file.drive);
+        file.settleSize(sizeMark);
         this.#machine.onSynced(file, since);
         this.#machine.log(`${this.#name} has synced ${shortPath(path)}`);
         resolve();
@@ -212,6 +234,7 @@ export class SimKernel implements Kernel {
 
   rename(from: string, to: string): void {
     this.#lifetime.step();
+    if (!this.#machine.names.has(from)) throw systemError('ENOENT', from);
     this.#machine.changeNames({ change: 'rename', from, to });
   }
 
@@ -221,6 +244,7 @@ export class SimKernel implements Kernel {
   }
 
   makeDirectory(path: string): void {
+    if (this.#machine.names.has(path)) throw systemError('EEXIST', path);
     this.#add(path, { kind: 'directory' });
   }
 
@@ -229,7 +253,8 @@ export class SimKernel implements Kernel {
     const start = `${directory}/`;
     return [...this.#machine.names.keys()]
       .filter((path) => path.startsWith(start))
-      .map((path) => path.slice(start.length));
+      .map((path) => path.slice(start.length))
+      .filter((name) => !name.includes('/'));
   }
 
   makeFifo(path: string): number {

@@ -1,5 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { commandOfProgram, printErrorLine, printFailure, printLine } from '../../common/cli/output.js';
+import { addSimulateCommand } from '../../common/simulation/command.js';
 import { inspectQueue } from '../queue/inspect.js';
 import { rebuildEach } from '../queue/rebuild.js';
 import { verifyQueue } from '../queue/verify.js';
@@ -10,7 +11,7 @@ import { addDeadCommands } from './dead.js';
 import { install } from './install.js';
 import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
-import { type SimulateFlags, simulateCommand, simulatedMedium } from './simulate.js';
+import { simulatedMedium } from './simulated-medium.js';
 
 const MAX_WORKERS = 64;
 
@@ -128,21 +129,14 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     .command('simulated-medium')
     .description('prints what a power cut may leave of a simulated file, for each request on stdin')
     .action(simulatedMedium);
-  program
-    .command('simulate')
-    .description('runs the queue on a simulated machine and crashes it; exit code 1 when a promise is broken')
-    .addOption(
-      new Option('--budget <duration>', 'upper bound of the search, such as 20s').default('20s', '20s'),
-    )
-    .option(
-      '--seed <number>',
-      'seed of all runs; default: a random seed, which the result names',
-      parseWholeNumber(0, 2 ** 31 - 1),
-    )
-    .option('--path <path>', 'repeats the one run of --seed that an earlier result names by this path')
-    .option('--json', 'prints the result as one JSON object to stdout')
-    .allowExcessArguments(false)
-    .action(async (flags: SimulateFlags) => setExitCode(await simulateCommand(flags)));
+  addSimulateCommand(
+    program,
+    async (options) => {
+      const { simulateSynchronous } = await import('../simulation/simulate.js');
+      return simulateSynchronous(options);
+    },
+    setExitCode,
+  );
   return program;
 }
 

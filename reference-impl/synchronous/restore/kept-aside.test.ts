@@ -1,7 +1,7 @@
 import t from 'tap';
 import { MemoryData } from '../../common/platform/fixtures/memory-data.js';
 import { SimMachine } from '../../common/simulation/machine.js';
-import { SimProcess } from '../simulation/simulated-queue.js';
+import { QueueProcess } from '../simulation/simulated-queue.js';
 import { keepAside, keptAsideName, keptAsideNames } from './kept-aside.js';
 import type { Damage } from './plan.js';
 
@@ -23,7 +23,7 @@ function machineWithQueue(): SimMachine {
  * @returns whether the process finished.
  */
 function keeps(machine: SimMachine, diesIn = 0): boolean {
-  const process = new SimProcess(machine, 'restorer');
+  const process = new QueueProcess(machine, 'restorer');
   if (diesIn > 0) process.lifetime.killAfter(diesIn);
   try {
     keepAside(process.kernel, DIRECTORY, new MemoryData(1024), DAMAGE);
@@ -43,7 +43,7 @@ t.test('the next process saves a damaged record on the disk, wherever the first 
     if (ended) break;
     deaths += 1;
     t.equal(keeps(machine), true);
-    const { kernel } = new SimProcess(machine.afterPowerCut(0), 'reader');
+    const { kernel } = new QueueProcess(machine.afterPowerCut(0), 'reader');
     t.same(keptAsideNames(kernel, DIRECTORY), [keptAsideName(DAMAGE)], `killed after ${steps} steps`);
   }
   t.ok(deaths > 10, `the process was killed at ${deaths} steps`);

@@ -1,5 +1,6 @@
 import type { SimMachine } from '../../common/simulation/machine.js';
-import { type Model, Violation } from './model.js';
+import { Violation } from '../../common/simulation/violation.js';
+import type { Model } from './model.js';
 import { listBodies, restore, verifyPair } from './simulated-queue.js';
 
 /** A crash during the restore that follows a crash: a kill, and optionally a power cut after it. */

@@ -6,7 +6,7 @@ import { listLetters } from '../queue/dead-list.js';
 import { withoutNote } from '../queue/dead-note.js';
 import { OpenQueue } from '../queue/open.js';
 import { smtp } from '../record/fixtures/memory-data.js';
-import { installMachine, SimProcess, simulatedSettings } from './simulated-queue.js';
+import { installMachine, QueueProcess, simulatedSettings } from './simulated-queue.js';
 
 // A process is killed before every single step of a burial and of a requeue. Then either the next process goes on,
 // or the power is cut too, with different choices of the data that survives.
@@ -19,12 +19,12 @@ const POWER_CUTS = [undefined, 0, 1, 2, 3, 4, 5] as const;
 const MAX_STEPS = 5000;
 
 interface Opened {
-  process: SimProcess;
+  process: QueueProcess;
   queue: OpenQueue;
 }
 
 function open(machine: SimMachine): Opened {
-  const process = new SimProcess(machine, 'worker');
+  const process = new QueueProcess(machine, 'worker');
   return { process, queue: new OpenQueue(simulatedSettings, process.platform, 'may-be-absent') };
 }
 

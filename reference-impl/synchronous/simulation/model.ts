@@ -1,3 +1,4 @@
+import { Violation } from '../../common/simulation/violation.js';
 import type { EnqueueOutcome } from '../queue/types.js';
 import type { Body } from '../record/body.js';
 
@@ -185,19 +186,5 @@ export class Model {
       if (present.has(message.id)) message.consumed = 'no';
       else Object.assign(message, { consumed: 'yes', vouched: true });
     }
-  }
-}
-
-/** The requirements of SPEC.md that the simulation checks. */
-export type Requirement = 'PP-1' | 'PP-2' | 'PP-3' | 'PP-4' | 'PP-6' | 'PP-9' | 'PP-10';
-
-/** A violation of a requirement in a simulated run. */
-export class Violation extends Error {
-  override readonly name = 'Violation';
-  readonly requirement: Requirement;
-
-  constructor(requirement: Requirement, what: string) {
-    super(what);
-    this.requirement = requirement;
   }
 }

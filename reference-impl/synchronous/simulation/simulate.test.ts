@@ -1,6 +1,6 @@
 import t from 'tap';
 import { REGRESSIONS } from './regressions.js';
-import { simulate } from './simulate.js';
+import { simulateSynchronous as simulate } from './simulate.js';
 import { installMachine } from './simulated-queue.js';
 import { SimulatedRun } from './simulated-run.js';
 

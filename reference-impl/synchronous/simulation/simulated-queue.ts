@@ -1,6 +1,7 @@
 import { SimMachine } from '../../common/simulation/machine.js';
-import { Killed, ProcessLifetime } from '../../common/simulation/process-lifetime.js';
-import { SimKernel } from '../../common/simulation/sim-kernel.js';
+import { Killed } from '../../common/simulation/process-lifetime.js';
+import { SimProcess } from '../../common/simulation/sim-process.js';
+import { Violation } from '../../common/simulation/violation.js';
 import { ENTRY, FIELD, NONE } from '../index/layout.js';
 import { installQueue } from '../queue/install.js';
 import { Pair } from '../queue/pair.js';
@@ -12,7 +13,6 @@ import { decodeBody } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { parseSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { Violation } from './model.js';
 import { SteppedImage } from './stepped-image.js';
 
 const PAGE_BYTES = 4096;
@@ -44,26 +44,16 @@ export const simulatedPair = pair;
 /** Path of the index file of the simulated queue's only pair. */
 export const INDEX_PATH = `${pair.indexDirectory}/queue.index`;
 
-/** A simulated process on a machine. */
-export class SimProcess {
-  readonly name: string;
-  readonly lifetime = new ProcessLifetime();
-  readonly kernel: SimKernel;
+/** A simulated process of the queue on a machine. */
+export class QueueProcess extends SimProcess {
   readonly platform: Platform;
 
   constructor(machine: SimMachine, name: string) {
-    this.name = name;
-    this.kernel = new SimKernel(machine, this.lifetime, name);
+    super(machine, name);
     this.platform = {
       kernel: this.kernel,
       createImage: (bytes, geometry) => new SteppedImage(bytes, geometry, this.lifetime),
     };
-  }
-
-  /** Kills the process and closes its files. */
-  terminate(): void {
-    this.lifetime.alive = false;
-    this.kernel.release();
   }
 }
 
@@ -74,7 +64,7 @@ export class SimProcess {
 export async function installMachine(): Promise<SimMachine> {
   const machine = new SimMachine((path) => (path.includes('queue.index') ? 1 : 0));
   machine.changeNames({ change: 'add', path: '/', node: { kind: 'directory' } });
-  const installer = new SimProcess(machine, 'installer');
+  const installer = new QueueProcess(machine, 'installer');
   await installQueue(simulatedSettings, installer.kernel);
   installer.terminate();
   return machine;
@@ -108,7 +98,7 @@ export function verifyPair({ image, data, key, ring }: Pair): void {
  * queue's files. @throws Violation PP-9
  */
 export function verifyMachine(machine: SimMachine): void {
-  const observer = new SimProcess(machine, 'verify');
+  const observer = new QueueProcess(machine, 'verify');
   const counts = { live: 0, reserved: 0, locked: 0 };
   const [problem] = withSnapshot(simulatedPair, (snapshot) => problemsOf(snapshot, counts), observer.kernel);
   observer.terminate();
@@ -125,8 +115,8 @@ export function restore(
   machine: SimMachine,
   killAfterSteps: number,
   powerCutSeed: number | undefined,
-): { machine: SimMachine; pair: Pair; process: SimProcess } {
-  const process = new SimProcess(machine, 'restorer');
+): { machine: SimMachine; pair: Pair; process: QueueProcess } {
+  const process = new QueueProcess(machine, 'restorer');
   if (killAfterSteps > 0) process.lifetime.killAfter(killAfterSteps);
   try {
     return { machine, pair: Pair.open(simulatedPair, simulatedSettings, process.platform), process };

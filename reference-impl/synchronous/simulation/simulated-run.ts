@@ -1,14 +1,16 @@
 import type { SimMachine } from '../../common/simulation/machine.js';
 import { createPick } from '../../common/simulation/medium.js';
 import { Killed } from '../../common/simulation/process-lifetime.js';
+import type { Run } from '../../common/simulation/simulate.js';
+import { Violation } from '../../common/simulation/violation.js';
 import { runHelper } from '../helper/helper.js';
 import { LOCK } from '../index/lock-bytes.js';
 import { OpenQueue } from '../queue/open.js';
 import type { LockedMessage } from '../queue/types.js';
 import { checkCrashState, NO_SECOND_CRASH } from './crash-state.js';
-import { Model, Violation } from './model.js';
+import { Model } from './model.js';
 import { HELPER_INDEX, type Interruption, type Operation, WORKER_COUNT } from './operations.js';
-import { INDEX_PATH, SimProcess, simulatedSettings, verifyMachine } from './simulated-queue.js';
+import { INDEX_PATH, QueueProcess, simulatedSettings, verifyMachine } from './simulated-queue.js';
 
 /** Upper bound of the turns within which a queue without further faults answers every submit. */
 const MAX_SETTLING_TURNS = 600;
@@ -20,7 +22,7 @@ const TAKE_EVERYTHING = { count: 1000, bytes: 2 ** 30, due: () => true };
 /** A running worker. `held` are the messages that it has taken, `unanswered` the ids of its pending submits. */
 interface Worker {
   kind: 'worker';
-  process: SimProcess;
+  process: QueueProcess;
   queue: OpenQueue;
   stopped: boolean;
   held: { id: number; locked: LockedMessage }[];
@@ -29,7 +31,7 @@ interface Worker {
 
 interface Helper {
   kind: 'helper';
-  process: SimProcess;
+  process: QueueProcess;
   stopped: boolean;
 }
 
@@ -42,7 +44,7 @@ const drainPromises = (): Promise<void> => new Promise((resolve) => setImmediate
  * One run: a machine, the processes of the queue on it, and the model of the clients' knowledge. The code of
  * the queue executes every operation.
  */
-export class SimulatedRun {
+export class SimulatedRun implements Run<Operation> {
   /** Number of crash states that were restored and checked against the model, plus number of killed processes. */
   crashes = 0;
   readonly model = new Model();
@@ -55,6 +57,10 @@ export class SimulatedRun {
   #startCount = 0;
   /** Whether an operation is running between two steps of another process. */
   #isInterrupting = false;
+
+  get confirmed(): number {
+    return this.model.confirmed;
+  }
 
   /** @param log callback that receives one line per event */
   constructor(installed: SimMachine, log: (line: string) => void = () => undefined) {
@@ -177,7 +183,7 @@ export class SimulatedRun {
   }
 
   /** Runs code of a process. A kill ends the code here; any other error is a failure of the queue. */
-  #runAs<T>(member: { process: SimProcess }, code: () => T): T | undefined {
+  #runAs<T>(member: { process: QueueProcess }, code: () => T): T | undefined {
     try {
       return code();
     } catch (error) {
@@ -188,7 +194,7 @@ export class SimulatedRun {
     }
   }
 
-  #handleError({ name, lifetime }: SimProcess, error: unknown): void {
+  #handleError({ name, lifetime }: QueueProcess, error: unknown): void {
     if (error instanceof Killed) return;
     if (error instanceof Violation) this.#failure ??= error;
     else if (
@@ -228,7 +234,7 @@ export class SimulatedRun {
   }
 
   #startWorker(who: number): void {
-    const process = new SimProcess(this.#machine, `worker ${who}.${this.#startCount}`);
+    const process = new QueueProcess(this.#machine, `worker ${who}.${this.#startCount}`);
     this.#log(`${process.name} starts`);
     const queue = this.#runAs({ process }, () => new OpenQueue(simulatedSettings, process.platform));
     if (!queue) {
@@ -239,7 +245,7 @@ export class SimulatedRun {
   }
 
   #startHelper(): void {
-    const process = new SimProcess(this.#machine, `helper.${this.#startCount}`);
+    const process = new QueueProcess(this.#machine, `helper.${this.#startCount}`);
     this.#log(`${process.name} starts`);
     const never = new AbortController();
     this.#members[HELPER_INDEX] = { kind: 'helper', process, stopped: false };

@@ -121,6 +121,7 @@ const CLAIMED_BY: Readonly<Record<string, string>> = {
   'PP-2': 'guarantee.duplicatesPerCrash is "unbounded"',
   'PP-9': 'a verify command would claim it',
   'PP-11': 'guarantee.recoverySeconds would claim it',
+  'PP-20': 'guarantee.order would claim it',
 };
 
 function claimedBy(needs: Requirement['needs']): string {

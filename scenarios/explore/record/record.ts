@@ -205,7 +205,7 @@ async function runLoad(
   ledger: Ledger,
   { receiver, ports }: LaunchedTarget,
 ): Promise<Producers> {
-  const { registry, protocol, seed, loadMs, signal } = options;
+  const { registry, protocol, seed, loadMs, signal, target } = options;
   const producers = new Producers({
     run: registry.runId,
     round: 1,
@@ -215,6 +215,7 @@ async function runLoad(
     random: seeded(seed).fork('workload'),
     count: PRODUCER_COUNT,
     depth: IN_FLIGHT_PER_PRODUCER,
+    inOrder: target.guarantee.order !== undefined,
     signal,
   });
   const endMs = performance.now() + loadMs;

@@ -30,7 +30,8 @@ export function blamedFault(
   const { byId } = tracesOf(events);
   return (requirement, id) => {
     const { submitted, answered, deliveries = [] } = byId.get(id) ?? {};
-    const position = deliveries.at(-1)?.position;
+    // A wrong order is that of the first deliveries.
+    const position = (requirement === 'PP-20' ? deliveries[0] : deliveries.at(-1))?.position;
     if (position === undefined) return -1;
     const before = hits.filter((hit) => hit.position < position);
     if (!AT_SUBMIT.has(requirement)) return before.at(-1)?.index ?? -1;

@@ -166,6 +166,8 @@ export type Cause =
   | 'target-removed-it'
   /** A part of a message was stored: its producer hung up while it sent it. */
   | 'stored-in-part'
+  /** A message came after a later one of its producer. */
+  | 'reordered'
   | 'unknown';
 
 /** The cause of a violation. */

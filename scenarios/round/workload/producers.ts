@@ -15,6 +15,11 @@ export interface ProducersOptions {
   count: number;
   /** Upper bound of the messages that are in flight on one connection. */
   depth: number;
+  /**
+   * True if the target claims an order (`guarantee.order`): a producer keeps to one port, and submits a message only when
+   * the one before is answered. Only then the order of its submits is known.
+   */
+  inOrder: boolean;
   signal: AbortSignal;
 }
 
@@ -81,10 +86,10 @@ export class Producers {
   }
 
   async #submitLoop(producer: number): Promise<void> {
-    const { ports } = this.#options;
+    const { ports, inOrder } = this.#options;
     let number = 0;
     for (let turn = 0; !this.#isDone; turn++) {
-      const port = ports[(producer + turn) % ports.length] ?? 0;
+      const port = ports[(producer + (inOrder ? 0 : turn)) % ports.length] ?? 0;
       const connection = await this.#connect(port);
       if (connection === undefined) {
         await delay(CONNECT_RETRY_MS);
@@ -106,10 +111,11 @@ export class Producers {
   /** Submits over one connection until it is unusable or old. @returns the number of the next message. */
   async #submitOver(connection: Producer, producer: number, firstNumber: number): Promise<number> {
     const pending = new Set<Promise<void>>();
+    const depth = this.#options.inOrder ? 1 : this.#options.depth;
     let number = firstNumber;
     const last = firstNumber + MESSAGES_PER_CONNECTION;
     while (!this.#isDone && connection.usable() && number < last) {
-      if (pending.size >= this.#options.depth) {
+      if (pending.size >= depth) {
         await Promise.race(pending);
         continue;
       }

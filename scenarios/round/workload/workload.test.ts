@@ -10,6 +10,7 @@ import { seeded } from '../../host/random.js';
 import type { ChangedDelivery } from '../changed-messages.js';
 import { Ledger } from './ledger.js';
 import { chooseReception, planSubmission } from './messages.js';
+import { Producers } from './producers.js';
 
 const PLACE = { run: 'run', id: '1-2-3', envelope: true, floodBytes: 0 };
 const never = new AbortController().signal;
@@ -168,6 +169,55 @@ t.test('a changed delivery is recorded with its difference, and both versions ar
   });
   t.notOk(event !== undefined && 'bytes' in event, 'the bytes are not in the history');
 });
+
+for (const inOrder of [true, false]) {
+  const name = inOrder
+    ? 'with a claimed order a producer keeps to one port and submits one message after the other'
+    : 'without a claimed order a producer uses all ports and submits several messages at once';
+  t.test(name, async (t) => {
+    const { ledger, recorder } = newLedger(t);
+    const underWay = new Map<string, number>();
+    const portsOf = new Map<string, Set<number>>();
+    let most = 0;
+    const target: typeof http = {
+      ...http,
+      connect: async (port) => ({
+        async submit({ id }) {
+          const producer = id.split('-')[1] ?? '';
+          const now = (underWay.get(producer) ?? 0) + 1;
+          underWay.set(producer, now);
+          most = Math.max(most, now);
+          portsOf.set(producer, (portsOf.get(producer) ?? new Set()).add(port));
+          await new Promise((resolve) => setImmediate(resolve));
+          underWay.set(producer, (underWay.get(producer) ?? 1) - 1);
+          return { outcome: 'confirmed', detail: '' };
+        },
+        usable: () => true,
+        async close() {},
+      }),
+    };
+    const what = { run: 'run', round: 1, protocol: target, ports: [1, 2], ledger, random: seeded(1) };
+    const producers = new Producers({ ...what, count: 3, depth: 4, inOrder, signal: never });
+    producers.flood(true);
+    // Each connection has 40 messages, so every producer opens more than one.
+    await ledger.waitUntil(() => ledger.tally.confirmed >= 300, 60_000, never);
+    await producers.stop();
+    t.ok(ledger.tally.confirmed >= 300);
+    t.equal(most, inOrder ? 1 : 4);
+    t.same(
+      [...portsOf.values()].map(({ size }) => size),
+      inOrder ? [1, 1, 1] : [2, 2, 2],
+    );
+    if (!inOrder) return;
+    const waiting = new Set<number>();
+    for (const event of recorder.events) {
+      if (event.kind === 'submitted') {
+        t.notOk(waiting.has(event.producer), 'a submit follows the answer to the one before');
+        waiting.add(event.producer);
+      } else if (event.kind === 'answered') waiting.delete(Number(event.id.split('-')[1]));
+    }
+  });
+}
 
 t.test('a wait ends when its condition holds, at its limit, or when the run is aborted', async (t) => {
   const { ledger } = newLedger(t);
