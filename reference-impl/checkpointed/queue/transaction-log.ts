@@ -100,9 +100,13 @@ export class TransactionLog<Staged extends StagedOperation> {
 
   async #run(): Promise<void> {
     this.#isRunning = true;
-    while (this.#waiting.length > 0) {
-      await this.#gather();
-      await this.#commitBatch(this.#nextBatch());
+    try {
+      while (this.#waiting.length > 0) {
+        await this.#gather();
+        await this.#commitBatch(this.#nextBatch());
+      }
+    } catch (error) {
+      this.#fail(error, []);
     }
     this.#isRunning = false;
   }
