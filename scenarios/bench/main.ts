@@ -6,6 +6,7 @@ import type { ExploreResult } from '../explore/result/result.js';
 import { exitAfterOutput, ignoreFailedStreams, log, printJson } from '../host/console.js';
 import { measureAbuse } from './abuse/abuse.js';
 import { ATTACKS } from './abuse/attacks.js';
+import { measureCheckpointed } from './checkpointed/checkpointed.js';
 import { fuzzSmtp } from './fuzz/fuzz.js';
 import { measurePower } from './power.js';
 import { KIT_PROGRAM, referenceProgram } from './programs.js';
@@ -98,6 +99,12 @@ if (isSelected('queue')) {
   details.turns = turns;
 }
 
+if (isSelected('checkpointed')) {
+  const measured = await measureCheckpointed({ directory: values.dir, seconds, turns: Number(values.turns) });
+  Object.assign(figures, measured.figures);
+  details.checkpointed = measured.details;
+}
+
 if (isSelected('smtp')) {
   const smtp = await withQueue(values.dir, 256, (queue) => measureSmtp(queue, seconds));
   figures['smtp.sessions64'] = smtp.msgsPerSecond;
@@ -164,9 +171,13 @@ function formatTable(all: Record<string, number | object>): string {
   const formatFigure = (name: string, value: number): string =>
     name.endsWith('Share')
       ? `${(value * 100).toFixed(0)} %`
-      : name.includes('econds') || name.endsWith('Cycle')
-        ? `${value.toFixed(2)} s`
-        : `${Math.round(value).toLocaleString('en')} ${rateUnit(name)}`;
+      : name.endsWith('Ms')
+        ? `${value.toFixed(2)} ms`
+        : name.endsWith('Bytes')
+          ? `${Math.round(value).toLocaleString('en')} bytes`
+          : name.includes('econds') || name.endsWith('Cycle')
+            ? `${value.toFixed(2)} s`
+            : `${Math.round(value).toLocaleString('en')} ${rateUnit(name)}`;
   const lines = rows.map(([name, value]) => `${name.padEnd(28)} ${formatFigure(name, value)}`);
   return `${lines.join('\n')}\n${JSON.stringify(all.details)}\n`;
 }

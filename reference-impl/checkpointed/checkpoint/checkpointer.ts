@@ -24,7 +24,7 @@ export interface CheckpointerOptions {
 
 /** What a checkpoint copies: the queues, and where the log is. */
 export interface CheckpointSource {
-  /** The local queues. */
+  /** The local queues at this moment, in order of their numbers. */
   queues: () => readonly MemoryQueue[];
   /** Lowest position of a transaction that is logged and not yet spliced, or the end of the log. */
   redoPosition: () => number;
@@ -99,7 +99,7 @@ export class Checkpointer {
   async #writeSlots(source: CheckpointSource, slots: SlotBeingWritten[]): Promise<ControlRecord | undefined> {
     const { host, directory } = this.#options;
     try {
-      const queues = this.#createWriters(source, slots);
+      const queues = await this.#createWriters(source, slots);
       await this.#waitForWriters(slots);
       for (const { fd } of slots) await host.kernel.fdatasync(fd);
       if (slots.length > 0) syncDirectory(directory, host.kernel);
@@ -112,22 +112,25 @@ export class Checkpointer {
     }
   }
 
-  /** Steps ii, iii, v and vi: goes through the local queues, and creates a process for each one that has changed. */
-  #createWriters(source: CheckpointSource, slots: SlotBeingWritten[]): ControlEntry[] {
-    const queues = source.queues();
+  /**
+   * Steps ii, iii, v and vi: goes through the local queues, and creates a process for each one that has changed. Transactions go
+   * on between two queues, and may create and delete some. The redo position of the first queue is the lowest: the log behind
+   * it has each creation and deletion that is missed here.
+   */
+  async #createWriters(source: CheckpointSource, slots: SlotBeingWritten[]): Promise<ControlEntry[]> {
+    const { kernel } = this.#options.host;
     const entries: ControlEntry[] = [];
-    const next = (after: number) => queues[after]?.id ?? NO_QUEUE;
-    let looked = 0;
-    let currentQueue = next(looked);
+    const next = (after: number) => source.queues().find(({ id }) => id > after)?.id ?? NO_QUEUE;
+    let currentQueue = next(NO_QUEUE);
     while (currentQueue !== NO_QUEUE) {
-      const queue = queues.find(({ id }) => id === currentQueue);
+      const queue = source.queues().find(({ id }) => id === currentQueue);
       assert(queue !== undefined, 'the current queue is a local queue');
       const old = this.#inForce?.queues.find(({ id }) => id === queue.id);
       if (queue.changed || old === undefined) entries.push(this.#createWriter(queue, old, source, slots));
       // Each transaction before this position is in the slot, or changes other queues only.
       else entries.push({ ...old, redo: source.redoPosition() });
-      looked += 1;
-      currentQueue = next(looked);
+      await new Promise<void>((resolve) => kernel.defer(resolve));
+      currentQueue = next(currentQueue);
     }
     return entries;
   }

@@ -47,8 +47,8 @@ const UNIT_BYTES = 8;
 const MAGIC_WORD = Buffer.from('PPCS').readUInt32LE(0);
 const MESSAGE_MAGIC = Buffer.from('PPCM');
 const MESSAGE_MAGIC_WORD = MESSAGE_MAGIC.readUInt32LE(0);
-/** Size of the pieces in which a slot is encoded. */
-const PIECE_BYTES = 256 * 1024;
+/** Size of the pieces in which a slot is encoded. Transactions go on between two of them. A pipe holds as much. */
+const PIECE_BYTES = 64 * 1024;
 
 /** Returns the path of a slot. */
 export const slotPath = (directory: string, queue: number, slot: 0 | 1): string =>

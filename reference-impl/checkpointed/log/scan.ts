@@ -52,8 +52,11 @@ type Item =
 export function scanLog(options: ScanOptions, kernel: Kernel): ScannedLog {
   const sequences = listSegments(options.directory, kernel);
   const all = [...itemsOf(sequences, options, kernel)];
-  const generations = all.flatMap((item) => (item.state === 'gap' ? [] : [item.record.generation]));
-  const newest = generations.length === 0 ? undefined : Math.max(...generations);
+  // No spread of the records into arguments: there may be more of them than a call can have.
+  const newest = all.reduce<number | undefined>(
+    (highest, item) => (item.state === 'gap' ? highest : Math.max(highest ?? 0, item.record.generation)),
+    undefined,
+  );
   const generation = options.generation ?? newest;
   const items = withoutOlder(all, generation, options.generation === undefined);
   const stated = items.reduce(

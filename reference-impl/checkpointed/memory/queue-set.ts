@@ -7,6 +7,8 @@ export class QueueSet {
   readonly #kernel: Pick<Kernel, 'monotonicMs'>;
   readonly #byId = new Map<number, MemoryQueue>();
   readonly #byName = new Map<string, MemoryQueue>();
+  /** The queues in order; made when it is asked for. */
+  #list: readonly MemoryQueue[] | undefined;
   readonly lockTimes: LockTimes = { count: 0, lockedMs: 0 };
 
   constructor(kernel: Pick<Kernel, 'monotonicMs'>) {
@@ -14,8 +16,9 @@ export class QueueSet {
   }
 
   /** Returns the queues in order of their creation. */
-  list(): MemoryQueue[] {
-    return [...this.#byId.values()];
+  list(): readonly MemoryQueue[] {
+    this.#list ??= [...this.#byId.values()];
+    return this.#list;
   }
 
   byId(id: number): MemoryQueue | undefined {
@@ -29,7 +32,7 @@ export class QueueSet {
   /** Memory of all messages, in bytes. */
   get bytes(): number {
     let bytes = 0;
-    for (const queue of this.#byId.values()) bytes += queue.bytes;
+    for (const queue of this.list()) bytes += queue.bytes;
     return bytes;
   }
 
@@ -39,6 +42,7 @@ export class QueueSet {
     const queue = new MemoryQueue(id, definition, new QueueLock(this.#kernel, this.lockTimes));
     this.#byId.set(id, queue);
     this.#byName.set(definition.name, queue);
+    this.#list = undefined;
     return queue;
   }
 
@@ -46,5 +50,6 @@ export class QueueSet {
   remove(queue: MemoryQueue): void {
     this.#byId.delete(queue.id);
     this.#byName.delete(queue.definition.name);
+    this.#list = undefined;
   }
 }

@@ -152,6 +152,7 @@ export class CheckpointedQueue {
       this.#log,
       (transactions) => this.#splice(transactions),
       (error) => this.#reportFailure(error),
+      kernel,
     );
   }
 
@@ -298,7 +299,7 @@ export class CheckpointedQueue {
 
   /** Makes the next segment ready. A failure comes back when a transaction needs the segment. */
   #prepareSegment(): void {
-    this.#log.prepareNext().catch(() => undefined);
+    if (!this.#log.isNextReady) this.#log.prepareNext().catch(() => undefined);
   }
 
   /** Creates a queue. @throws QueueError `bad-setting` for a wrong definition */

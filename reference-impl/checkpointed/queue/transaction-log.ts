@@ -1,4 +1,5 @@
 import { QueueError } from '../../common/platform/errors.js';
+import type { Kernel } from '../../common/platform/kernel.js';
 import { extentOfOperations, type Log, type StagedOperation } from '../log/log.js';
 
 /** A transaction whose records are on the disk. */
@@ -26,6 +27,7 @@ export class TransactionLog<Staged extends StagedOperation> {
   readonly #log: Log;
   readonly #splice: (transactions: readonly LoggedTransaction<Staged>[]) => void;
   readonly #onFailed: (error: unknown) => void;
+  readonly #kernel: Pick<Kernel, 'defer'>;
   #waiting: Waiting<Staged>[] = [];
   /** Position behind the transactions that wait or are being written; below that of the log when there are none. */
   #plannedEnd = 0;
@@ -43,7 +45,9 @@ export class TransactionLog<Staged extends StagedOperation> {
     log: Log,
     splice: (transactions: readonly LoggedTransaction<Staged>[]) => void,
     onFailed: (error: unknown) => void,
+    kernel: Pick<Kernel, 'defer'>,
   ) {
+    this.#kernel = kernel;
     this.#log = log;
     this.#splice = splice;
     this.#onFailed = onFailed;
@@ -108,8 +112,23 @@ export class TransactionLog<Staged extends StagedOperation> {
 
   async #run(): Promise<void> {
     this.#isRunning = true;
-    while (this.#waiting.length > 0) await this.#commitBatch(this.#nextBatch());
+    try {
+      while (this.#waiting.length > 0) {
+        await this.#gather();
+        await this.#commitBatch(this.#nextBatch());
+      }
+    } catch (error) {
+      this.#fail(error, []);
+    }
     this.#stop();
+  }
+
+  /**
+   * Waits for the other transactions of this turn of the event loop: clients that were answered together come back together, and
+   * the first of them would else have a sync of its own.
+   */
+  async #gather(): Promise<void> {
+    await new Promise<void>((resolve) => this.#kernel.defer(resolve));
   }
 
   #nextBatch(): Waiting<Staged>[] {

@@ -42,8 +42,12 @@ export interface Kernel {
   write(fd: number, from: Buffer, at: number, length: number, position: number | null): number;
   /** Blocks until the file (or directory) is on the disk. */
   fsync(fd: number): void;
-  /** Syncs a file like `fsync`, but without unneeded metadata and without blocking this thread. */
-  fdatasync(fd: number): Promise<void>;
+  /**
+   * Syncs a file like `fsync`, but without unneeded metadata.
+   * @param isBlocking whether this thread may stop until then: that is quicker, because no other thread must wake up. Default: it
+   *   goes on meanwhile.
+   */
+  fdatasync(fd: number, isBlocking?: boolean): Promise<void>;
   sizeBytes(fd: number): number;
   exists(path: string): boolean;
   isFifo(path: string): boolean;

@@ -4,6 +4,7 @@ import {
   constants,
   existsSync,
   fdatasync,
+  fdatasyncSync,
   fstatSync,
   fsyncSync,
   lstatSync,
@@ -249,6 +250,8 @@ export function readTextFile(path: string): string {
   }
 }
 
+const syncWithoutBlocking = promisify(fdatasync);
+
 /** The kernel of the machine that this process runs on. */
 export const linux: Kernel = {
   open,
@@ -256,7 +259,10 @@ export const linux: Kernel = {
   read: readSync,
   write: writeSync,
   fsync: fsyncSync,
-  fdatasync: promisify(fdatasync),
+  fdatasync: async (fd, isBlocking = false) => {
+    if (isBlocking) fdatasyncSync(fd);
+    else await syncWithoutBlocking(fd);
+  },
   sizeBytes: (fd) => fstatSync(fd).size,
   exists: existsSync,
   isFifo: (path) => lstatSync(path).isFIFO(),

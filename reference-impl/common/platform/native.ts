@@ -85,3 +85,81 @@ export const viewAt = (pointer: unknown, length: number): ArrayBuffer => koffi.v
 /** Returns whether a pointer is the one that mmap(2) returns on failure (MAP_FAILED, all bits set). */
 export const isMapFailed = (pointer: unknown): boolean =>
   BigInt.asIntN(64, BigInt(koffi.address(pointer))) === -1n;
+
+const pipe2 = libc.func('int pipe2(_Out_ int *ends, int flags)') as (
+  ends: Int32Array,
+  flags: number,
+) => number;
+const O_CLOEXEC = 0o2000000;
+
+/**
+ * Makes a pipe, whose two ends no other process inherits.
+ * @returns the descriptors; undefined, with `errno()`, when there are too many of them.
+ */
+export function makePipe(): { readEnd: number; writeEnd: number } | undefined {
+  const ends = new Int32Array(2);
+  if (pipe2(ends, O_CLOEXEC) !== 0) return undefined;
+  return { readEnd: ends[0] as number, writeEnd: ends[1] as number };
+}
+
+/** Room for a `posix_spawn_file_actions_t`, which has 80 bytes in glibc and in musl. */
+const FILE_ACTIONS_BYTES = 256;
+const fileActionsInit = libc.func('int posix_spawn_file_actions_init(_Inout_ void *actions)') as (
+  actions: Buffer,
+) => number;
+const fileActionsAddDup2 = libc.func(
+  'int posix_spawn_file_actions_adddup2(_Inout_ void *actions, int fd, int newFd)',
+) as (actions: Buffer, fd: number, newFd: number) => number;
+const fileActionsDestroy = libc.func('int posix_spawn_file_actions_destroy(_Inout_ void *actions)') as (
+  actions: Buffer,
+) => number;
+const posixSpawn = libc.func(
+  'int posix_spawn(_Out_ int *pid, const char *path, void *actions, void *attributes, const char **argv, const char **envp)',
+) as (
+  pid: Int32Array,
+  path: string,
+  actions: Buffer,
+  attributes: null,
+  argv: readonly (string | null)[],
+  envp: readonly (string | null)[],
+) => number;
+
+/**
+ * Starts a process with posix_spawn(3), which does not copy the memory map of this process as the fork of node:child_process
+ * does: with some hundred MiB in memory such a fork blocks this thread for many milliseconds. The caller waits for the process
+ * with `waitPid`.
+ *
+ * @param program path of the program.
+ * @param stdio descriptors of this process that become 0, 1, 2 of the new one.
+ * @returns the process id; 0 when no process could be started.
+ */
+export function spawnSmall(program: string, args: readonly string[], stdio: readonly number[]): number {
+  const actions = Buffer.alloc(FILE_ACTIONS_BYTES);
+  const pid = new Int32Array(1);
+  if (fileActionsInit(actions) !== 0) return 0;
+  try {
+    for (const [to, from] of stdio.entries()) if (fileActionsAddDup2(actions, from, to) !== 0) return 0;
+    const failed = posixSpawn(pid, program, actions, null, [program, ...args, null], [null]);
+    return failed === 0 ? (pid[0] ?? 0) : 0;
+  } finally {
+    fileActionsDestroy(actions);
+  }
+}
+
+const waitpid = libc.func('int waitpid(int pid, _Out_ int *status, int options)') as (
+  pid: number,
+  status: Int32Array,
+  options: number,
+) => number;
+const WNOHANG = 1;
+
+/**
+ * Looks whether a process that `spawnSmall` has started has ended, without waiting.
+ * @returns undefined while it runs; otherwise whether it has ended by itself with exit code 0.
+ */
+export function hasEndedWell(pid: number): boolean | undefined {
+  const status = new Int32Array(1);
+  const found = waitpid(pid, status, WNOHANG);
+  if (found === 0) return undefined;
+  return found === pid && status[0] === 0;
+}
