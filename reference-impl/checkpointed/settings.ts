@@ -32,6 +32,8 @@ export const DEFAULT_RUN_SETTINGS: RunSettings = { checkpointMs: 5000, memoryByt
 export const MIN_SEGMENTS = 4;
 /** Bytes of a segment that no message can use: those of its record's header and of its longest id. */
 const SEGMENT_RESERVE_BYTES = 512;
+/** Upper bound of the id of a message in bytes of UTF-8. */
+export const MAX_ID_BYTES = 400;
 /** Upper bound of the size of one message in bytes, whatever the size of a segment. */
 const MAX_MESSAGE_BYTES = 16 * 2 ** 20;
 

@@ -1,5 +1,4 @@
 import { constants } from 'node:fs';
-import { join } from 'node:path';
 import { syncDirectory } from '../../common/platform/directory.js';
 import { assert, QueueError } from '../../common/platform/errors.js';
 import { FILE_MODE } from '../../common/platform/kernel.js';
@@ -37,22 +36,32 @@ interface SlotBeingWritten {
   queue: MemoryQueue;
   entry: ControlEntry;
   fd: number;
-  writer: Writer;
   /** Whether the process has written all of it. */
   written: Promise<boolean>;
 }
 
 /** Value of "current queue" when every local queue has been looked at. */
 const NO_QUEUE = 0;
+/** Upper bound of the processes that write at the same time: each takes some 40 MB of memory. */
+const MAX_WRITERS = 8;
 
 /** Makes checkpoints, one at a time (claim 1, steps i to vi). */
 export class Checkpointer {
   readonly #options: CheckpointerOptions;
   #inForce: ControlRecord | undefined;
+  /**
+   * Numbers of the queues that may have slot files. Not all are in the control record: a queue may have been deleted before its
+   * first checkpoint ended, or before a kill.
+   */
+  readonly #withSlots: Set<number>;
 
   constructor(options: CheckpointerOptions) {
     this.#options = options;
     this.#inForce = options.inForce;
+    const { host, directory } = options;
+    this.#withSlots = new Set(
+      host.kernel.list(directory).flatMap((name) => parseSlotName(name)?.queue ?? []),
+    );
   }
 
   /** The control record in force; undefined before the first checkpoint of a queue. */
@@ -96,6 +105,8 @@ export class Checkpointer {
       if (slots.length > 0) syncDirectory(directory, host.kernel);
       return { checkpoint: this.#nextNumber, generation: source.generation, queues };
     } catch (error) {
+      // A writer may still use its file, whose number the next file to be opened would get.
+      await Promise.all(slots.map(({ written }) => written));
       host.kernel.log(`checkpoint: ${(error as Error).message}; the checkpoint before stays in force`);
       return undefined;
     }
@@ -134,16 +145,17 @@ export class Checkpointer {
     const { kernel } = host;
     const slot = old?.slot === 0 ? 1 : 0;
     const path = slotPath(directory, queue.id, slot);
+    this.#withSlots.add(queue.id);
     // Make a new file: a process of a server that was killed may still write to the old one.
     kernel.remove(path);
     const fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, FILE_MODE);
-    const writer = host.startWriter(fd);
     const redo = redoPosition();
     const snapshot = queue.lock.hold(() => queue.snapshot(redo));
     const { definition } = snapshot;
     const entry: ControlEntry = { id: queue.id, slot, checkpoint: this.#nextNumber, redo, definition };
     const pieces = encodeSlot({ key, queue: queue.id, checkpoint: entry.checkpoint }, snapshot, generation);
-    slots.push({ queue, entry, fd, writer, written: feed(writer, pieces) });
+    const before = slots.at(-MAX_WRITERS)?.written;
+    slots.push({ queue, entry, fd, written: feed(() => host.startWriter(fd), pieces, before) });
     return entry;
   }
 
@@ -171,22 +183,21 @@ export class Checkpointer {
       );
     }
     this.#inForce = record;
-    this.#removeOtherSlots(record);
+    const gone = new Set(this.#withSlots);
+    for (const { id } of record.queues) gone.delete(id);
+    this.#removeSlots(gone);
   }
 
   /**
    * Removes the slots of queues that are deleted. This must be durable before the log may forget the deletion: without a control
-   * record, every slot counts as a queue. Look for them each time: a server may have been killed before it removed them, and a
-   * checkpoint that failed may have left slots that no control record has named.
+   * record, every slot counts as a queue. A server may have been killed before it removed them, and a checkpoint that failed may have
+   * left slots that no control record has named.
    */
-  #removeOtherSlots({ queues }: ControlRecord): void {
+  #removeSlots(gone: ReadonlySet<number>): void {
+    if (gone.size === 0) return;
     const { host, directory } = this.#options;
-    const gone = host.kernel.list(directory).filter((name) => {
-      const place = parseSlotName(name);
-      return place !== undefined && queues.every(({ id }) => id !== place.queue);
-    });
-    if (gone.length === 0) return;
-    for (const name of gone) host.kernel.remove(join(directory, name));
+    for (const id of gone)
+      for (const slot of [0, 1] as const) host.kernel.remove(slotPath(directory, id, slot));
     try {
       syncDirectory(directory, host.kernel);
     } catch (cause) {
@@ -194,12 +205,23 @@ export class Checkpointer {
         cause,
       });
     }
+    for (const id of gone) this.#withSlots.delete(id);
   }
 }
 
-/** Feeds a process with the pieces of a slot. @returns whether it has written them all */
-async function feed(writer: Writer, pieces: Iterable<Buffer>): Promise<boolean> {
+/**
+ * Starts a process, and feeds it with the pieces of a slot.
+ * @param before the end of another process that it waits for.
+ * @returns whether it has written them all
+ */
+async function feed(
+  start: () => Writer,
+  pieces: Iterable<Buffer>,
+  before: Promise<boolean> | undefined,
+): Promise<boolean> {
+  if (before !== undefined) await before;
   try {
+    const writer = start();
     for (const piece of pieces) await writer.write(piece);
     return await writer.end();
   } catch {

@@ -68,10 +68,13 @@ export function parseControl(bytes: Buffer): ControlRecord | undefined {
 }
 
 function parseCopy(bytes: Buffer, at: number): ControlRecord | undefined {
-  if (bytes.toString('latin1', at, at + MAGIC.length) !== MAGIC) return undefined;
+  if (bytes.length < at + HEADER_BYTES || bytes.toString('latin1', at, at + MAGIC.length) !== MAGIC)
+    return undefined;
   const length = bytes.readUInt32LE(at + 8);
   const text = bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length);
-  if (text.length < length || crc32c(text) !== bytes.readUInt32LE(at + 12)) return undefined;
+  // A tear behind the magic leaves zeros, and 0 is the checksum of no text.
+  const isWhole = length > 0 && text.length === length && crc32c(text) === bytes.readUInt32LE(at + 12);
+  if (!isWhole) return undefined;
   return JSON.parse(text.toString()) as ControlRecord;
 }
 

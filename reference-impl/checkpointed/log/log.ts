@@ -67,8 +67,10 @@ export class Log {
   readonly #ring: SegmentRing;
   readonly #geometry: LogGeometry;
   readonly #generation: number;
-  /** The open segment. */
-  #open: { sequence: number; fd: number } | undefined;
+  /** Open segments, by sequence number: the one that is written to, and those that a batch goes on in. */
+  readonly #open = new Map<number, number>();
+  /** The segment that was written to last. */
+  #current: number | undefined;
   #position: number;
   #synced: number;
   /** What the newest record on the disk states to be synced. */
@@ -104,11 +106,27 @@ export class Log {
     return this.#stated < this.#synced;
   }
 
-  /** Bytes that can still be written before the ring is full. */
-  get freeBytes(): number {
+  /** Position at which the ring is full. */
+  get limit(): number {
     const { segmentBytes, segments } = this.#geometry;
     const first = this.#ring.first ?? Math.floor(this.#position / segmentBytes);
-    return (first + segments) * segmentBytes - this.#position;
+    return (first + segments) * segmentBytes;
+  }
+
+  /** Bytes that can still be written before the ring is full. */
+  get freeBytes(): number {
+    return this.limit - this.#position;
+  }
+
+  /** Returns the position behind the records of a transaction that is written behind `end`. */
+  endOf(operations: readonly StagedOperation[], end: number): number {
+    const { segmentBytes } = this.#geometry;
+    let position = end;
+    for (const { id, body } of operations) {
+      const extent = recordExtent(Buffer.byteLength(id), body.length);
+      position = placeBehind(position, extent, segmentBytes) + extent;
+    }
+    return position;
   }
 
   /** Bytes of the ring. */
@@ -145,7 +163,7 @@ export class Log {
     const before = this.#synced;
     try {
       for (const chunk of chunks) await this.#write(chunk);
-      if (this.#open !== undefined) await this.#sync(this.#open.fd, transactions.length === 1);
+      await this.#syncCurrent(transactions.length === 1);
     } catch (cause) {
       this.#isBroken = true;
       throw new QueueError('sync-failed', `the log cannot be written: ${(cause as Error).message}`, {
@@ -166,24 +184,20 @@ export class Log {
     if (this.#stated === stated) this.#stated = this.#synced;
   }
 
-  /**
-   * Syncs a segment. For a transaction that is alone this thread waits, which is quicker: nobody else is there who could use the
-   * time. On a disk that has just been slow it does not, so that a slow disk stops nothing but the commits.
-   */
-  async #sync(fd: number, isAlone: boolean): Promise<void> {
-    const startedMs = this.#kernel.monotonicMs();
-    await this.#kernel.fdatasync(fd, isAlone && this.#lastSyncMs < QUICK_SYNC_MS);
-    this.#lastSyncMs = this.#kernel.monotonicMs() - startedMs;
-  }
-
+  /** Makes and opens the segments before anything is written: a failure changes nothing then. */
   async #prepareFor(chunks: readonly Chunk[]): Promise<void> {
     for (const { position } of chunks) {
       const sequence = Math.floor(position / this.#geometry.segmentBytes);
-      if (this.#ring.isReady(sequence)) continue;
+      if (position >= this.limit)
+        throw new QueueError('no-space-on-disk', 'all segments of the log are in use');
       try {
-        await this.#ring.prepare(sequence);
+        if (!this.#ring.isReady(sequence)) await this.#ring.prepare(sequence);
+        if (!this.#open.has(sequence)) {
+          const path = segmentPath(this.#geometry.directory, sequence);
+          this.#open.set(sequence, this.#kernel.open(path, 'r+'));
+        }
       } catch (cause) {
-        throw new QueueError('no-space-on-disk', `no new segment of the log: ${(cause as Error).message}`, {
+        throw new QueueError('no-space-on-disk', `no segment of the log: ${(cause as Error).message}`, {
           cause,
         });
       }
@@ -192,15 +206,34 @@ export class Log {
 
   /** Writes a chunk. When it begins a segment, the one before is synced and closed first. */
   async #write({ position, bytes }: Chunk): Promise<void> {
-    const { directory, segmentBytes } = this.#geometry;
+    const { segmentBytes } = this.#geometry;
     const sequence = Math.floor(position / segmentBytes);
-    if (this.#open?.sequence !== sequence) {
-      if (this.#open !== undefined) await this.#kernel.fdatasync(this.#open.fd);
-      this.close();
-      this.#open = { sequence, fd: this.#kernel.open(segmentPath(directory, sequence), 'r+') };
+    if (this.#current !== undefined && this.#current !== sequence) {
+      await this.#syncCurrent();
+      this.#close(this.#current);
     }
-    const { fd } = this.#open;
+    this.#current = sequence;
+    const fd = this.#open.get(sequence);
+    assert(fd !== undefined, 'a segment is open before it is written to');
     writeWhole(this.#kernel, fd, bytes, position % segmentBytes);
+  }
+
+  /**
+   * Syncs the segment that is written to. For a transaction that is alone this thread waits, which is quicker: nobody else is there
+   * who could use the time. On a disk that has just been slow it does not, so that a slow disk stops nothing but the commits.
+   */
+  async #syncCurrent(isAlone = false): Promise<void> {
+    const fd = this.#open.get(this.#current ?? -1);
+    if (fd === undefined) return;
+    const startedMs = this.#kernel.monotonicMs();
+    await this.#kernel.fdatasync(fd, isAlone && this.#lastSyncMs < QUICK_SYNC_MS);
+    this.#lastSyncMs = this.#kernel.monotonicMs() - startedMs;
+  }
+
+  #close(sequence: number): void {
+    const fd = this.#open.get(sequence);
+    this.#open.delete(sequence);
+    if (fd !== undefined) this.#kernel.close(fd);
   }
 
   #encode(transactions: readonly (readonly StagedOperation[])[]): {
@@ -239,14 +272,19 @@ export class Log {
   /** Frees the segments that end at or before a position. No recovery may need them any more. */
   release(position: number): void {
     const first = Math.floor(position / this.#geometry.segmentBytes);
-    this.#ring.release(Math.min(first, this.#open?.sequence ?? Number.POSITIVE_INFINITY));
+    this.#ring.release(Math.min(first, this.#current ?? Number.POSITIVE_INFINITY));
   }
 
-  /** Closes the open segment. */
+  /** Closes the open segments. */
   close(): void {
-    if (this.#open !== undefined) this.#kernel.close(this.#open.fd);
-    this.#open = undefined;
+    for (const sequence of [...this.#open.keys()]) this.#close(sequence);
   }
+}
+
+/** Returns where a record begins that is written behind `end`. One that does not fit into the rest of a segment begins the next. */
+function placeBehind(end: number, extent: number, segmentBytes: number): number {
+  const used = end % segmentBytes;
+  return used + extent > segmentBytes ? end + segmentBytes - used : end;
 }
 
 /** Places records one behind the other into segments, then holds their bytes. */
@@ -269,18 +307,15 @@ class Layout {
     this.#scratch = scratch;
   }
 
-  /** Returns the position of the next record. A record that does not fit into the rest of a segment begins the next one. */
+  /** Returns the position of the next record. */
   place(extent: number): number {
     assert(extent <= this.#segmentBytes, 'a record fits into a segment');
-    const used = this.end % this.#segmentBytes;
-    if (used + extent > this.#segmentBytes) {
-      const rest = this.#segmentBytes - used;
-      if (rest >= RECORD_HEADER_BYTES) {
-        this.pads.push(this.end);
-        this.#extend(this.end, rest);
-      } else this.end += rest;
+    const position = placeBehind(this.end, extent, this.#segmentBytes);
+    const rest = position - this.end;
+    if (rest >= RECORD_HEADER_BYTES) {
+      this.pads.push(this.end);
+      this.#extend(this.end, rest);
     }
-    const position = this.end;
     this.#extend(position, extent);
     return position;
   }

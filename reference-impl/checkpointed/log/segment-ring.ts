@@ -5,6 +5,8 @@ import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
 import { hex16, PAGE_BYTES, writeWhole } from '../files.js';
 
 const NAME = /^([0-9a-f]{16})\.segment$/;
+/** End of the name of a segment that is being made. */
+const PARTIAL = '.segment.new';
 /**
  * Bytes of zeros that are written at once into a new segment. Small writes keep the pages of the cache small: with large ones,
  * each later sync of a few records would write many times their size.
@@ -22,6 +24,11 @@ export function listSegments(directory: string, kernel: Kernel): number[] {
       return digits === undefined ? [] : [Number.parseInt(digits, 16)];
     })
     .sort((a, b) => a - b);
+}
+
+/** Removes what a killed server has left of segments that it was making. */
+export function removePartialSegments(directory: string, kernel: Kernel): void {
+  for (const name of kernel.list(directory)) if (name.endsWith(PARTIAL)) kernel.remove(join(directory, name));
 }
 
 /** Returns the path of a segment. */

@@ -1,5 +1,5 @@
 import { syncDirectory } from '../../common/platform/directory.js';
-import { assert, QueueError } from '../../common/platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import type { Kernel, Registration } from '../../common/platform/kernel.js';
 import { LockFile } from '../../common/platform/locks.js';
 import { Checkpointer } from '../checkpoint/checkpointer.js';
@@ -7,7 +7,8 @@ import { CONTROL_LOCK, checkDefinition, MAX_QUEUES } from '../checkpoint/control
 import type { Host } from '../host.js';
 import { Log } from '../log/log.js';
 import { OPERATION } from '../log/record.js';
-import { listSegments, SegmentRing } from '../log/segment-ring.js';
+import { listSegments, removePartialSegments, SegmentRing } from '../log/segment-ring.js';
+import { defaultQueueOf, isDefaultQueue } from '../memory/default-queues.js';
 import { type MemoryQueue, memoryOf, type QueueDefinition } from '../memory/memory-queue.js';
 import type { Message } from '../memory/message-list.js';
 import { QueueSet } from '../memory/queue-set.js';
@@ -15,12 +16,12 @@ import { keepAside } from '../recovery/aside.js';
 import { readState, type StoredState, syncSlots } from '../recovery/read-state.js';
 import {
   type InstalledSettings,
+  MAX_ID_BYTES,
   maxMessageBytes,
   pathsOf,
   type RunSettings,
   readSettings,
 } from '../settings.js';
-import { defaultQueueOf, isDefaultQueue } from './default-queues.js';
 import { restoreInto } from './restore-into.js';
 import { type StagedChange, splice } from './splice.js';
 import { Transaction } from './transaction.js';
@@ -68,6 +69,7 @@ export class CheckpointedQueue {
   readonly #timers: Registration[] = [];
   readonly #onReady: (() => void)[] = [];
   readonly #controlFd: number;
+  readonly #logDirectory: string;
   readonly #startedMs: number;
   #checkpoint: Promise<void> | undefined;
   #checkpoints = 0;
@@ -91,14 +93,21 @@ export class CheckpointedQueue {
       lock.close();
       throw new QueueError('queue-in-use', `${directory} is in use: expected no other server on this queue`);
     }
-    // The lock has made the missing file. Without its name on the disk, a power cut takes all later control records away.
-    if (!hasControl) syncDirectory(directory, host.kernel);
-    const state = readState(directory, settings, host.kernel);
-    if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
-    keepAside(paths.aside, state.damaged, host.kernel);
-    const queue = new CheckpointedQueue({ directory, settings, run, host, lock, state });
-    await queue.#start();
-    return queue;
+    let queue: CheckpointedQueue | undefined;
+    try {
+      // The lock has made the missing file. Without its name on the disk, a power cut takes all later control records away.
+      if (!hasControl) syncDirectory(directory, host.kernel);
+      const state = readState(directory, settings, host.kernel);
+      if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
+      keepAside(paths.aside, state.damaged, host.kernel);
+      queue = new CheckpointedQueue({ directory, settings, run, host, lock, state });
+      await queue.#start();
+      return queue;
+    } catch (error) {
+      if (queue === undefined) lock.close();
+      else queue.#letGo();
+      throw error;
+    }
   }
 
   private constructor(parts: {
@@ -127,6 +136,7 @@ export class CheckpointedQueue {
       ...{ host, directory: paths.queues, key, controlFd: this.#controlFd, lock, inForce },
     });
     const { segmentBytes, segments } = settings;
+    this.#logDirectory = paths.log;
     const ring = new SegmentRing(paths.log, segmentBytes, listSegments(paths.log, kernel), kernel);
     const start = { generation: this.#generation, position: state.nextSequence * segmentBytes };
     this.#log = new Log({ directory: paths.log, segmentBytes, segments, key }, ring, start, kernel);
@@ -150,6 +160,7 @@ export class CheckpointedQueue {
     await this.#runCheckpoint();
     if (this.#failedCheckpoints > 0)
       throw new QueueError('sync-failed', 'the restored state cannot be written: see the line before');
+    removePartialSegments(this.#logDirectory, this.#kernel);
     await this.#log.prepareNext();
     this.#timers.push(
       this.#kernel.every(this.#run.checkpointMs, () => void this.checkpoint().catch(() => undefined)),
@@ -205,6 +216,11 @@ export class CheckpointedQueue {
           'too-large',
           `${body.length} bytes, expected at most ${maxMessageBytes(this.#settings)}`,
         );
+      if (Buffer.byteLength(id) > MAX_ID_BYTES)
+        return rejected(
+          'too-large',
+          `an id of ${Buffer.byteLength(id)} bytes, expected at most ${MAX_ID_BYTES}`,
+        );
       const queue = this.#queues.byName(name ?? defaultQueueOf(id, this.#settings.queues));
       if (queue === undefined) return rejected('no-such-queue', `found no queue ${name}`);
       const message: Message = { id, body, number: 0, next: undefined, previous: undefined };
@@ -239,15 +255,13 @@ export class CheckpointedQueue {
 
   /** @param bytes memory that the transaction needs; 0 when it puts nothing. */
   async #commitChanges(changes: readonly StagedChange[], bytes: number): Promise<CommitOutcome> {
-    if (bytes > 0) {
-      if (this.#queues.bytes + this.#reservedBytes + bytes > this.#run.memoryBytes)
-        return rejected('full', `${this.#run.memoryBytes} bytes of memory are in use`);
-      // Consumptions may use the last segments: they are what makes space again.
-      const reserved = RESERVED_SEGMENTS * this.#settings.segmentBytes;
-      if (this.#transactions.freeBytes - sizeOf(changes) < reserved) {
-        this.#checkpointSoon();
-        return rejected('full', 'the log is full until the next checkpoint');
-      }
+    if (bytes > 0 && this.#queues.bytes + this.#reservedBytes + bytes > this.#run.memoryBytes)
+      return rejected('full', `${this.#run.memoryBytes} bytes of memory are in use`);
+    // Consumptions may use the last segments: they are what makes space again.
+    const reserved = bytes > 0 ? RESERVED_SEGMENTS * this.#settings.segmentBytes : 0;
+    if (this.#transactions.freeBytes(changes) < reserved) {
+      this.#checkpointSoon();
+      return rejected('full', 'the log is full until the next checkpoint');
     }
     this.#reservedBytes += bytes;
     try {
@@ -276,7 +290,7 @@ export class CheckpointedQueue {
   }
 
   #isLogUsed(part: number): boolean {
-    return this.#transactions.freeBytes < this.#log.totalBytes * (1 - part);
+    return this.#transactions.freeBytes() < this.#log.totalBytes * (1 - part);
   }
 
   /** Makes the next segment ready. A failure comes back when a transaction needs the segment. */
@@ -287,12 +301,20 @@ export class CheckpointedQueue {
   /** Creates a queue. @throws QueueError `bad-setting` for a wrong definition */
   async createQueue(definition: QueueDefinition): Promise<'created' | 'exists' | 'rejected'> {
     checkDefinition(definition);
-    if (this.#queues.byName(definition.name) !== undefined) return 'exists';
-    if (this.#queues.list().length >= MAX_QUEUES) return 'rejected';
-    const outcome = await this.#commitDefinition(OPERATION.create, 0, definition);
-    if (outcome === 'rejected') return 'rejected';
-    return this.#queues.byName(definition.name) === undefined ? 'rejected' : 'created';
+    const { name } = definition;
+    if (this.#queues.byName(name) !== undefined || this.#creating.has(name)) return 'exists';
+    if (this.#queues.list().length + this.#creating.size >= MAX_QUEUES) return 'rejected';
+    this.#creating.add(name);
+    try {
+      const outcome = await this.#commitDefinition(OPERATION.create, 0, definition);
+      return outcome === 'rejected' ? 'rejected' : 'created';
+    } finally {
+      this.#creating.delete(name);
+    }
   }
+
+  /** Names of the queues whose creation is being logged: a recovery would make a queue of each record. */
+  readonly #creating = new Set<string>();
 
   /** Changes the definition of a queue. @throws QueueError `bad-setting` for a wrong definition */
   async changeQueue(definition: QueueDefinition): Promise<'changed' | 'no-such-queue' | 'rejected'> {
@@ -400,9 +422,15 @@ export class CheckpointedQueue {
   /** Ends the queue in order: the last checkpoint holds everything, so the next start has nothing to redo. */
   async close(): Promise<void> {
     for (const timer of this.#timers.splice(0)) timer.close();
+    await this.#transactions.whenIdle();
     await this.#checkpoint?.catch(() => undefined);
     await this.checkpoint();
-    assert(this.#transactions.isIdle, 'no transaction is under way when the queue is closed');
+    await this.#transactions.whenIdle();
+    this.#letGo();
+  }
+
+  #letGo(): void {
+    for (const timer of this.#timers.splice(0)) timer.close();
     this.#log.close();
     this.#kernel.close(this.#controlFd);
     this.#lock.close();
@@ -414,8 +442,4 @@ const RESERVED_SEGMENTS = 2;
 
 function rejected(reason: RejectionReason, detail: string): CommitOutcome {
   return { outcome: 'rejected', reason, detail };
-}
-
-function sizeOf(changes: readonly StagedChange[]): number {
-  return changes.reduce((bytes, { id, body }) => bytes + id.length + body.length + 128, 0);
 }

@@ -6,8 +6,8 @@ import { writeControl } from '../checkpoint/control.js';
 import { encodeSlot, slotPath } from '../checkpoint/slot.js';
 import { writeWhole } from '../files.js';
 import { SegmentRing } from '../log/segment-ring.js';
+import { defaultQueues } from '../memory/default-queues.js';
 import { type InstalledSettings, MIN_SEGMENTS, pathsOf, writeSettings } from '../settings.js';
-import { defaultQueues } from './default-queues.js';
 
 /** What a person chooses when a queue is installed. */
 export type InstallOptions = Omit<InstalledSettings, 'key'>;

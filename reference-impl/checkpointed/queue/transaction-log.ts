@@ -29,8 +29,10 @@ export class TransactionLog<Staged extends StagedOperation> {
   readonly #onFailed: (error: unknown) => void;
   readonly #kernel: Pick<Kernel, 'defer'>;
   #waiting: Waiting<Staged>[] = [];
-  #waitingBytes = 0;
+  /** Position behind the transactions that wait or are being written; below that of the log when there are none. */
+  #plannedEnd = 0;
   #isRunning = false;
+  readonly #onIdle: (() => void)[] = [];
   /** Beginning of the records that are logged and not yet spliced; undefined when all are spliced. */
   #unspliced: number | undefined;
   #failure: unknown;
@@ -59,14 +61,25 @@ export class TransactionLog<Staged extends StagedOperation> {
     return this.#unspliced ?? this.#log.position;
   }
 
-  /** Bytes that can still be written, besides the transactions that wait. */
-  get freeBytes(): number {
-    return this.#log.freeBytes - this.#waitingBytes;
+  /** Bytes that can still be written, besides the transactions that wait and, if they are given, some operations. */
+  freeBytes(operations: readonly StagedOperation[] = []): number {
+    return this.#log.limit - this.#endWith(operations);
   }
 
-  /** Whether nothing waits and nothing is being written. */
-  get isIdle(): boolean {
-    return !this.#isRunning;
+  /** Position behind all that waits and these operations. The ends of segments that stay empty count as written. */
+  #endWith(operations: readonly StagedOperation[]): number {
+    return this.#log.endOf(operations, Math.max(this.#plannedEnd, this.#log.position));
+  }
+
+  /** Waits until nothing waits and nothing is being written. */
+  async whenIdle(): Promise<void> {
+    while (this.#isRunning) await new Promise<void>((resolve) => this.#onIdle.push(resolve));
+  }
+
+  #stop(): void {
+    this.#isRunning = false;
+    this.#plannedEnd = 0;
+    for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 
   /**
@@ -77,7 +90,7 @@ export class TransactionLog<Staged extends StagedOperation> {
   async commit(operations: readonly Staged[]): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
     const extent = extentOfOperations(operations);
-    this.#waitingBytes += extent;
+    this.#plannedEnd = this.#endWith(operations);
     const committed = new Promise<void>((resolve, reject) => {
       this.#waiting.push({ operations, extent, resolve, reject });
     });
@@ -94,8 +107,7 @@ export class TransactionLog<Staged extends StagedOperation> {
     } catch (error) {
       this.#fail(error, []);
     }
-    this.#isRunning = false;
-    if (this.#waiting.length > 0) await this.#run();
+    await this.#run();
   }
 
   async #run(): Promise<void> {
@@ -108,7 +120,7 @@ export class TransactionLog<Staged extends StagedOperation> {
     } catch (error) {
       this.#fail(error, []);
     }
-    this.#isRunning = false;
+    this.#stop();
   }
 
   /**
@@ -136,11 +148,9 @@ export class TransactionLog<Staged extends StagedOperation> {
     try {
       positions = await this.#log.append(batch.map(({ operations }) => operations));
     } catch (error) {
-      for (const { extent } of batch) this.#waitingBytes -= extent;
       this.#fail(error, batch);
       return;
     }
-    for (const { extent } of batch) this.#waitingBytes -= extent;
     this.#splice(batch.map(({ operations }, at) => ({ operations, positions: positions[at] ?? [] })));
     this.#unspliced = undefined;
     for (const { resolve } of batch) resolve();

@@ -1,9 +1,10 @@
+import { QueueError } from '../../common/platform/errors.js';
 import type { Kernel } from '../../common/platform/kernel.js';
 import { type ControlEntry, parseControl } from '../checkpoint/control.js';
 import { readWhole } from '../files.js';
 import { countAside } from '../recovery/aside.js';
 import { readState, type StoredState } from '../recovery/read-state.js';
-import { pathsOf, readSettings } from '../settings.js';
+import { type InstalledSettings, pathsOf, readSettings } from '../settings.js';
 
 /** What verify reports. */
 export interface VerifyReport {
@@ -22,22 +23,37 @@ const MAX_TRIES = 20;
 
 /**
  * Reads the state of a queue that a server may be changing. Between two checkpoints nothing that a recovery reads is
- * overwritten: the state is consistent when the same checkpoint is in force before and after.
+ * overwritten: the state is consistent when the same checkpoint is in force before and after. A record that the server writes
+ * meanwhile may look damaged, but not in a second look.
+ * @throws QueueError `queue-in-use` when checkpoints come faster than the state can be read.
  */
 export function readStableState(directory: string, kernel: Kernel): StoredState {
   const settings = readSettings(directory, kernel);
+  const state = readBetweenCheckpoints(directory, settings, kernel);
+  if (state.damaged.length === 0) return state;
+  const names = new Set(state.damaged.map(({ name }) => name));
+  const again = readBetweenCheckpoints(directory, settings, kernel);
+  return { ...again, damaged: again.damaged.filter(({ name }) => names.has(name)) };
+}
+
+function readBetweenCheckpoints(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const { control } = pathsOf(directory);
   const inForce = () =>
     kernel.exists(control) ? parseControl(readWhole(kernel, control))?.checkpoint : undefined;
-  let state: StoredState;
-  let before: number | undefined;
-  let tries = 0;
-  do {
-    before = inForce();
-    state = readState(directory, settings, kernel);
-    tries += 1;
-  } while (inForce() !== before && tries < MAX_TRIES);
-  return state;
+  for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+    const before = inForce();
+    try {
+      const state = readState(directory, settings, kernel);
+      if (inForce() === before) return state;
+    } catch (error) {
+      // The server uses a segment under another name, or has removed a slot.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
+  }
+  throw new QueueError(
+    'queue-in-use',
+    `${directory}: checkpoints come faster than the queue can be read: stop the server, or try again`,
+  );
 }
 
 /**

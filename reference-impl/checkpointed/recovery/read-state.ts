@@ -12,6 +12,8 @@ import {
 import { hex16, readFront, readWhole, writeWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
 import { listSegments } from '../log/segment-ring.js';
+import { defaultQueues } from '../memory/default-queues.js';
+import type { QueueDefinition } from '../memory/memory-queue.js';
 import { type InstalledSettings, pathsOf } from '../settings.js';
 import type { AsidePart } from './aside.js';
 import { RestoredQueue, redo } from './redo.js';
@@ -54,10 +56,11 @@ export function readState(directory: string, settings: InstalledSettings, kernel
       namesOverwrittenSlot(paths.queues, stored, settings, kernel);
     if (!isOld) return { ...state, isControlLost, isFromSlots: false };
   }
-  const { control, redo } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
+  const { control, redo, unreadable } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
   const from = Math.max(redo, logStart);
   const state = stateOf(directory, control, { generation: undefined, from }, settings, kernel);
-  return { ...state, isControlLost, isFromSlots: true };
+  const damaged = [...unreadable, ...state.damaged];
+  return { ...state, damaged, isControlLost, isFromSlots: true };
 }
 
 const lowestRedo = (entries: readonly ControlEntry[]): number =>
@@ -72,17 +75,23 @@ function stateOf(
   kernel: Kernel,
 ): Omit<StoredState, 'isControlLost' | 'isFromSlots'> {
   const paths = pathsOf(directory);
-  const damaged: AsidePart[] = [];
-  const queues = control.queues.map((entry) => {
-    const slot = readEntry(paths.queues, entry, settings, kernel);
-    for (const part of partsOfSlot(entry, slot)) damaged.push(part);
-    return new RestoredQueue(entry, slot);
-  });
+  const slots = control.queues.map((entry) => ({
+    entry,
+    slot: readEntry(paths.queues, entry, settings, kernel),
+  }));
+  const queues = slots.map(({ entry, slot }) => new RestoredQueue(entry, slot));
   const { segmentBytes, key } = settings;
   const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
+  const restored = redo(queues, log.records);
+  // The slot of a queue that the log deletes may be gone.
+  const damaged = slots
+    .filter(({ entry }) => restored.some(({ id }) => id === entry.id))
+    .flatMap(({ entry, slot }) => partsOfSlot(entry, slot));
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
     const what =
-      record === undefined ? `${bytes.length} bytes` : `message ${record.id} of queue ${record.queue}`;
+      record === undefined
+        ? `${bytes.length} bytes`
+        : `message ${JSON.stringify(record.id)} of queue ${record.queue}`;
     const state = isConfirmed ? 'damaged' : 'damaged or torn';
     const named = { name: `log-${hex16(position)}`, what: `log position ${position}: ${what}, ${state}` };
     damaged.push({ ...named, bytes, isConfirmed });
@@ -90,7 +99,7 @@ function stateOf(
   const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / segmentBytes);
   return {
     control,
-    queues: redo(queues, log.records),
+    queues: restored,
     damaged,
     generation: Math.max(control.generation, log.generation ?? 0),
     nextSequence: Math.max(log.nextSequence, afterRedo),
@@ -104,6 +113,7 @@ function stateOf(
 export function syncSlots(directory: string, entries: readonly ControlEntry[], kernel: Kernel): void {
   for (const { id, slot } of entries) {
     const path = slotPath(directory, id, slot);
+    if (!kernel.exists(path)) continue;
     const bytes = readWhole(kernel, path);
     const fd = kernel.open(path, 'r+');
     try {
@@ -151,11 +161,15 @@ function readEntry(
   return readSlot(bytes, { key, queue: entry.id, checkpoint: entry.checkpoint });
 }
 
-function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }: ReadSlot): AsidePart[] {
+function partsOfSlot(
+  { id, slot, checkpoint, definition }: ControlEntry,
+  { header, damaged }: ReadSlot,
+): AsidePart[] {
   const parts = damaged.map(({ at, message, bytes }) => {
-    const what = message === undefined ? `${bytes.length} bytes` : `message ${message.id}`;
+    const what = message === undefined ? `${bytes.length} bytes` : `message ${JSON.stringify(message.id)}`;
     return {
-      name: `slot-${hex16(id)}-${message === undefined ? `at-${at}` : hex16(message.number)}`,
+      // A message is damaged once. Other bytes at the same place of a later slot are another part.
+      name: `slot-${hex16(id)}-${message === undefined ? `${checkpoint}-at-${at}` : hex16(message.number)}`,
       what: `queue ${definition.name}, slot ${slot}, byte ${at}: ${what}, damaged`,
       bytes,
       isConfirmed: true,
@@ -163,7 +177,10 @@ function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }
   });
   if (header !== undefined) return parts;
   const what = `queue ${definition.name}, slot ${slot}: the header is damaged`;
-  return [...parts, { name: `slot-${hex16(id)}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true }];
+  return [
+    ...parts,
+    { name: `slot-${hex16(id)}-${checkpoint}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true },
+  ];
 }
 
 /** A slot file with an intact header. */
@@ -209,11 +226,11 @@ function controlOfSlots(
   logStart: number,
   settings: InstalledSettings,
   kernel: Kernel,
-): { control: ControlRecord; redo: number } {
+): { control: ControlRecord; redo: number; unreadable: AsidePart[] } {
   const ofQueue = new Map<number, SlotCandidate[]>();
-  for (const name of kernel.list(directory)) {
-    const place = parseSlotName(name);
-    const found = place && slotAt(directory, place, settings, kernel);
+  const places = kernel.list(directory).flatMap((name) => parseSlotName(name) ?? []);
+  for (const place of places) {
+    const found = slotAt(directory, place, settings, kernel);
     if (found !== undefined) ofQueue.set(found.entry.id, [...(ofQueue.get(found.entry.id) ?? []), found]);
   }
   const chosen = [...ofQueue].map(([id, candidates]) => {
@@ -225,12 +242,49 @@ function controlOfSlots(
     );
   });
   const all = [...ofQueue.values()].flat();
+  const entries = chosen.flatMap((one) => one?.entry ?? []);
+  for (const [at, definition] of defaultQueues(settings.queues).entries())
+    if (!ofQueue.has(at + 1)) entries.push(withoutHeader(directory, at + 1, definition, kernel));
   const control = {
     checkpoint: Math.max(stored?.checkpoint ?? 0, ...all.map(({ entry }) => entry.checkpoint)),
     generation: Math.max(0, ...all.map((one) => one.generation)),
-    queues: chosen.flatMap((one) => one?.entry ?? []).sort((a, b) => a.id - b.id),
+    queues: entries.sort((a, b) => a.id - b.id),
   };
-  return { control, redo: lowestRedo(all.map(({ entry }) => entry)) };
+  // The log has all of a queue whose creation it has.
+  const unreadable = places.filter(({ queue }) => !ofQueue.has(queue) && queue < logStart);
+  return {
+    control,
+    redo: lowestRedo(all.map(({ entry }) => entry)),
+    unreadable: unreadable.map((place) => unreadableSlot(directory, place, kernel)),
+  };
+}
+
+/** Makes the entry of a default queue of which no slot has an intact header. The messages in its newest slot may be intact. */
+function withoutHeader(
+  directory: string,
+  id: number,
+  definition: QueueDefinition,
+  kernel: Kernel,
+): ControlEntry {
+  const [newest] = ([0, 1] as const)
+    .flatMap((slot) => {
+      const path = slotPath(directory, id, slot);
+      const claim = kernel.exists(path) ? claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES)) : undefined;
+      return claim === undefined ? [] : { slot, checkpoint: claim.checkpoint };
+    })
+    .sort((a, b) => b.checkpoint - a.checkpoint);
+  return { id, slot: 0, checkpoint: 0, ...newest, redo: 0, definition };
+}
+
+/** A slot file of which nobody knows what it is worth: all of it is kept. */
+function unreadableSlot(
+  directory: string,
+  { queue, slot }: { queue: number; slot: 0 | 1 },
+  kernel: Kernel,
+): AsidePart {
+  const what = `slot ${slot} of the queue with number ${hex16(queue)}: no slot of the queue has an intact header`;
+  const bytes = readWhole(kernel, slotPath(directory, queue, slot));
+  return { name: `slot-${hex16(queue)}.${slot}`, what, bytes, isConfirmed: true };
 }
 
 /**

@@ -1,5 +1,5 @@
 import { crc32c } from '@node-rs/crc32';
-import type { QueueDefinition } from '../memory/memory-queue.js';
+import type { QueueDefinition } from './memory-queue.js';
 
 const nameOf = (number: number): string => `q${number}`;
 
