@@ -4,7 +4,7 @@ import { syncDirectory } from '../common/platform/directory.js';
 import { QueueError } from '../common/platform/errors.js';
 import { FILE_MODE, type Kernel } from '../common/platform/kernel.js';
 import type { ChecksumKey } from '../common/record/checksum.js';
-import { readWhole, writeWhole } from './files.js';
+import { PAGE_BYTES, readWhole, writeWhole } from './files.js';
 
 /** What is fixed when a queue is installed. It is in `settings.json`, in the directory of the queue. */
 export interface InstalledSettings {
@@ -101,7 +101,13 @@ export function readSettings(directory: string, kernel: Kernel): InstalledSettin
       `${path}: found version ${String(version)}, expected ${FORMAT_VERSION}`,
     );
   const isCount = (found: unknown): found is number => Number.isSafeInteger(found) && Number(found) > 0;
-  if (!isCount(segmentBytes) || !isCount(segments) || !isCount(queues) || !/^[0-9a-f]{16}$/.test(String(key)))
+  if (
+    !isCount(segmentBytes) ||
+    segmentBytes % PAGE_BYTES !== 0 ||
+    !isCount(segments) ||
+    !isCount(queues) ||
+    !/^[0-9a-f]{16}$/.test(String(key))
+  )
     throw new QueueError('damaged-queue', `${path}: expected the settings that install has written`);
   const word = (from: number) => Number.parseInt(String(key).slice(from, from + 8), 16);
   return { segmentBytes, segments, queues, key: { high: word(0), low: word(8) } };

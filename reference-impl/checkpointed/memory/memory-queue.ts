@@ -5,8 +5,8 @@ import type { QueueLock } from './queue-lock.js';
 export interface QueueDefinition {
   name: string;
   /**
-   * `strict`: the next message is given to a receiver only after the one before it was consumed or given back, so that
-   * receivers see messages in commit order, also after a receiver that has failed. `relaxed`: several receivers get messages at
+   * `strict`: the next message is given to a receiver only after the one before it was given back or its consumption has begun,
+   * so that receivers see messages in commit order, also after a receiver that has failed. `relaxed`: several receivers get messages at
    * the same time.
    */
   order: 'strict' | 'relaxed';

@@ -30,6 +30,8 @@ import type { Change, CommitOutcome, Held, RejectionReason, TakenMessage } from 
 
 /** Time after which a record states that the newest transactions are synced, in milliseconds. */
 const NOTE_INTERVAL_MS = 20;
+/** Shortest time from a failed checkpoint to one that is made before its time, in milliseconds. */
+const RETRY_INTERVAL_MS = 200;
 /** Part of the log that is in use when a checkpoint is made before its time. */
 const URGENT_LOG_USE = 0.5;
 const NOTHING = Buffer.alloc(0);
@@ -74,6 +76,8 @@ export class CheckpointedQueue {
   #checkpoint: Promise<void> | undefined;
   #checkpoints = 0;
   #failedCheckpoints = 0;
+  /** When the last checkpoint failed, on the monotonic clock. */
+  #failedAtMs = Number.NEGATIVE_INFINITY;
   /** Where the search for the next message begins, so that each queue has its turn. */
   #turn = 0;
   #reportFailure: (error: unknown) => void = () => undefined;
@@ -302,19 +306,25 @@ export class CheckpointedQueue {
   async createQueue(definition: QueueDefinition): Promise<'created' | 'exists' | 'rejected'> {
     checkDefinition(definition);
     const { name } = definition;
-    if (this.#queues.byName(name) !== undefined || this.#creating.has(name)) return 'exists';
-    if (this.#queues.list().length + this.#creating.size >= MAX_QUEUES) return 'rejected';
-    this.#creating.add(name);
-    try {
-      const outcome = await this.#commitDefinition(OPERATION.create, 0, definition);
-      return outcome === 'rejected' ? 'rejected' : 'created';
-    } finally {
-      this.#creating.delete(name);
+    const other = this.#creating.get(name);
+    if (other !== undefined) {
+      await other;
+      return this.createQueue(definition);
     }
+    if (this.#queues.byName(name) !== undefined) return 'exists';
+    if (this.#queues.list().length + this.#creating.size >= MAX_QUEUES) return 'rejected';
+    const creation = this.#commitDefinition(OPERATION.create, 0, definition).finally(() => {
+      this.#creating.delete(name);
+    });
+    this.#creating.set(
+      name,
+      creation.catch(() => undefined),
+    );
+    return (await creation) === 'rejected' ? 'rejected' : 'created';
   }
 
-  /** Names of the queues whose creation is being logged: a recovery would make a queue of each record. */
-  readonly #creating = new Set<string>();
+  /** The creations that are being logged, by name: a recovery would make a queue of each record. */
+  readonly #creating = new Map<string, Promise<unknown>>();
 
   /** Changes the definition of a queue. @throws QueueError `bad-setting` for a wrong definition */
   async changeQueue(definition: QueueDefinition): Promise<'changed' | 'no-such-queue' | 'rejected'> {
@@ -395,7 +405,9 @@ export class CheckpointedQueue {
     );
   }
 
+  /** Makes a checkpoint before its time, but not again and again while they fail. */
   #checkpointSoon(): void {
+    if (this.#kernel.monotonicMs() - this.#failedAtMs < RETRY_INTERVAL_MS) return;
     this.checkpoint().catch(() => undefined);
   }
 
@@ -413,6 +425,7 @@ export class CheckpointedQueue {
     }
     if (released === undefined) {
       this.#failedCheckpoints += 1;
+      this.#failedAtMs = this.#kernel.monotonicMs();
       return;
     }
     this.#checkpoints += 1;

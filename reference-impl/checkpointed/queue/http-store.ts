@@ -28,7 +28,13 @@ export function httpStore(queue: CheckpointedQueue): MessageStore {
   };
 }
 
-function definitionOf(name: string, { order = 'strict' }: Record<string, string | number>): QueueDefinition {
+function definitionOf(
+  name: string,
+  { order = 'strict', ...others }: Record<string, string | number>,
+): QueueDefinition {
+  const [unknown] = Object.keys(others);
+  if (unknown !== undefined)
+    throw new QueueError('bad-setting', `queue ${name}: found ${unknown}, expected only order`);
   // What is wrong is refused by the queue.
   return { name, order: order as QueueDefinition['order'] };
 }

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { syncDirectory } from '../../common/platform/directory.js';
+import { makeDirectories, syncDirectory } from '../../common/platform/directory.js';
 import { QueueError } from '../../common/platform/errors.js';
 import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
 import { writeControl } from '../checkpoint/control.js';
@@ -32,8 +32,7 @@ export async function installQueue(
       'queue-exists',
       `${directory}: found a queue, expected an empty or missing directory`,
     );
-  for (const path of [directory, paths.log, paths.queues, paths.aside])
-    if (!kernel.exists(path)) kernel.makeDirectory(path);
+  for (const path of [directory, paths.log, paths.queues, paths.aside]) makeDirectories(kernel, path);
   const random = kernel.randomBytes(8);
   const settings = { ...options, key: { low: random.readUInt32LE(0), high: random.readUInt32LE(4) } };
   const ring = new SegmentRing(paths.log, options.segmentBytes, [], kernel);

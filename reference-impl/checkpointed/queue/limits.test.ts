@@ -67,6 +67,18 @@ t.test('a full log rejects puts and at last consumptions, never grows, and recov
   t.ok(readdirSync(pathsOf(directory).log).length <= 6, 'the log has its number of segments');
   t.ok(queue.figures().logBytes <= queue.figures().logCapacityBytes);
   t.same(storedIds(killed(t, directory)).q0 ?? [], stored, 'what was rejected is not stored');
+  const { failedCheckpoints } = queue.figures();
+  t.ok(failedCheckpoints > 0);
+  const begunMs = performance.now();
+  for (let at = 0; at < 300; at += 1) {
+    t.equal(await put(queue, 'no', 8300, 'q0'), 'full');
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const mostAttempts = (performance.now() - begunMs) / 200 + 2;
+  t.ok(
+    queue.figures().failedCheckpoints - failedCheckpoints <= mostAttempts,
+    'not each rejection tries again',
+  );
   isBroken = false;
   await queue.checkpoint();
   t.equal(await put(queue, 'again', 8300, 'q0'), 'committed');

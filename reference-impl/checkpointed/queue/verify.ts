@@ -40,6 +40,7 @@ function readBetweenCheckpoints(directory: string, settings: InstalledSettings, 
   const { control } = pathsOf(directory);
   const inForce = () =>
     kernel.exists(control) ? parseControl(readWhole(kernel, control))?.checkpoint : undefined;
+  let missing: unknown;
   for (let tries = 0; tries < MAX_TRIES; tries += 1) {
     const before = inForce();
     try {
@@ -48,8 +49,10 @@ function readBetweenCheckpoints(directory: string, settings: InstalledSettings, 
     } catch (error) {
       // The server uses a segment under another name, or has removed a slot.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      missing = error;
     }
   }
+  if (missing !== undefined) throw missing;
   throw new QueueError(
     'queue-in-use',
     `${directory}: checkpoints come faster than the queue can be read: stop the server, or try again`,

@@ -1,4 +1,6 @@
 import { constants } from 'node:fs';
+import { dirname } from 'node:path';
+import { QueueError } from './errors.js';
 import type { Kernel } from './kernel.js';
 import { linux } from './linux.js';
 
@@ -13,4 +15,24 @@ export function syncDirectory(path: string, kernel: Kernel = linux): void {
   } finally {
     kernel.close(fd);
   }
+}
+
+/**
+ * Makes a directory and its missing parents, and syncs each entry to the disk. It does not use the recursive
+ * mkdir of Node, which never ends on a filesystem that refuses with ENOENT, such as /proc.
+ * @throws QueueError `bad-setting` when it cannot be made.
+ */
+export function makeDirectories(kernel: Kernel, path: string): void {
+  if (kernel.exists(path)) return;
+  const parent = dirname(path);
+  if (parent !== path) makeDirectories(kernel, parent);
+  try {
+    kernel.makeDirectory(path);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return;
+    throw new QueueError('bad-setting', `cannot make the directory ${path}: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+  syncDirectory(parent, kernel);
 }

@@ -1,5 +1,4 @@
-import { dirname } from 'node:path';
-import { syncDirectory } from '../../common/platform/directory.js';
+import { makeDirectories, syncDirectory } from '../../common/platform/directory.js';
 import { QueueError } from '../../common/platform/errors.js';
 import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
 import { linux } from '../../common/platform/linux.js';
@@ -69,8 +68,8 @@ export async function installQueue(settings: QueueSettings, kernel: Kernel = lin
  * leave an incomplete file that looks like a queue.
  */
 function installPair(kernel: Kernel, pair: PairDirectories, geometry: PairGeometry): void {
-  makeDirectory(kernel, pair.directory);
-  makeDirectory(kernel, pair.indexDirectory);
+  makeDirectories(kernel, pair.directory);
+  makeDirectories(kernel, pair.indexDirectory);
   const paths = pairPaths(pair);
   const head = newDataFileHeader(geometry.dataBytes, geometry.maxRecordBytes, kernel);
   createIndex(kernel, paths.index, geometry, head.queueId);
@@ -134,25 +133,6 @@ const noSpaceError = (path: string, sizeBytes: number, cause?: unknown): QueueEr
   new QueueError('no-space-on-disk', `no room on the disk for ${path}: expected ${sizeBytes} free bytes`, {
     cause,
   });
-
-/**
- * Makes a directory and its missing parents, and syncs each entry to the disk. It does not use the recursive
- * mkdir of Node, which never ends on a filesystem that refuses with ENOENT, such as /proc.
- */
-function makeDirectory(kernel: Kernel, path: string): void {
-  if (kernel.exists(path)) return;
-  const parent = dirname(path);
-  if (parent !== path) makeDirectory(kernel, parent);
-  try {
-    kernel.makeDirectory(path);
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return;
-    throw new QueueError('bad-setting', `cannot make the directory ${path}: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
-  syncDirectory(parent, kernel);
-}
 
 /**
  * Reads the head of a data file. If the head is damaged, it reads the copy in the last page.
