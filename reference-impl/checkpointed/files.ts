@@ -17,23 +17,24 @@ export function writeWhole(kernel: Pick<Kernel, 'write'>, fd: number, bytes: Buf
 }
 
 /** Reads a whole file. @throws the errors of node:fs, such as ENOENT. */
-export const readWhole = (kernel: Kernel, path: string): Buffer =>
-  readFront(kernel, path, Number.POSITIVE_INFINITY);
-
-/** Reads the first `length` bytes of a file, or all of a shorter one. @throws the errors of node:fs, such as ENOENT. */
-export function readFront(kernel: Kernel, path: string, length: number): Buffer {
+export function readWhole(kernel: Kernel, path: string): Buffer {
   const fd = kernel.open(path, 'r');
   try {
-    const bytes = Buffer.alloc(Math.min(length, kernel.sizeBytes(fd)));
-    for (let done = 0; done < bytes.length; ) {
-      const read = kernel.read(fd, bytes, done, bytes.length - done, done);
-      if (read === 0) return bytes.subarray(0, done);
-      done += read;
-    }
-    return bytes;
+    return readAt(kernel, fd, 0, kernel.sizeBytes(fd));
   } finally {
     kernel.close(fd);
   }
+}
+
+/** Reads `length` bytes at `position` of a file, or those that it has. */
+export function readAt(kernel: Kernel, fd: number, position: number, length: number): Buffer {
+  const bytes = Buffer.allocUnsafe(length);
+  for (let done = 0; done < length; ) {
+    const read = kernel.read(fd, bytes, done, length - done, position + done);
+    if (read === 0) return bytes.subarray(0, done);
+    done += read;
+  }
+  return bytes;
 }
 
 /** Writes a whole number below 2^53 as 8 bytes, little-endian. */

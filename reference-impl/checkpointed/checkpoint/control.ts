@@ -1,7 +1,7 @@
 import { crc32c } from '@node-rs/crc32';
 import { assert, QueueError } from '../../common/platform/errors.js';
 import type { Kernel } from '../../common/platform/kernel.js';
-import { PAGE_BYTES, roundUp, writeWhole } from '../files.js';
+import { PAGE_BYTES, readWhole, roundUp, writeWhole } from '../files.js';
 import type { QueueDefinition } from '../memory/memory-queue.js';
 
 /**
@@ -61,7 +61,11 @@ export async function writeControl(kernel: Kernel, fd: number, record: ControlRe
   await kernel.fdatasync(fd);
 }
 
-/** Reads the newest whole copy of the control record; undefined when there is none. */
+/** Reads the control record in force; undefined when there is no whole copy, or no file. */
+export const readControl = (kernel: Kernel, path: string): ControlRecord | undefined =>
+  kernel.exists(path) ? parseControl(readWhole(kernel, path)) : undefined;
+
+/** Returns the newest whole copy of the control record; undefined when there is none. */
 export function parseControl(bytes: Buffer): ControlRecord | undefined {
   const copies = [0, COPY_BYTES].flatMap((at) => parseCopy(bytes, at) ?? []);
   return copies.sort((a, b) => b.checkpoint - a.checkpoint)[0];

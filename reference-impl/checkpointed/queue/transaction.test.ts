@@ -118,7 +118,7 @@ t.test('a strict queue gives one message at a time, a relaxed one gives several'
   t.same([queue.take('wide')?.id, queue.take('wide')?.id], ['1', '2']);
 });
 
-t.test('a batch over three segments is restored, also when the segment behind it is missing', async (t) => {
+t.test('a batch over five segments is restored, also when the segment behind it is missing', async (t) => {
   const directory = await installed(t, { segmentBytes: 4096, segments: 8 });
   const queue = await opened(t, directory);
   const transaction = queue.begin();

@@ -1,7 +1,6 @@
 import { QueueError } from '../../common/platform/errors.js';
 import type { Kernel } from '../../common/platform/kernel.js';
-import { type ControlEntry, parseControl } from '../checkpoint/control.js';
-import { readWhole } from '../files.js';
+import { type ControlEntry, readControl } from '../checkpoint/control.js';
 import { countAside } from '../recovery/aside.js';
 import { readState, type StoredState } from '../recovery/read-state.js';
 import { type InstalledSettings, pathsOf, readSettings } from '../settings.js';
@@ -38,8 +37,7 @@ export function readStableState(directory: string, kernel: Kernel): StoredState 
 
 function readBetweenCheckpoints(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const { control } = pathsOf(directory);
-  const inForce = () =>
-    kernel.exists(control) ? parseControl(readWhole(kernel, control))?.checkpoint : undefined;
+  const inForce = () => readControl(kernel, control)?.checkpoint;
   let missing: unknown;
   for (let tries = 0; tries < MAX_TRIES; tries += 1) {
     const before = inForce();

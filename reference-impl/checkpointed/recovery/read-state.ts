@@ -1,15 +1,8 @@
 import { syncDirectory } from '../../common/platform/directory.js';
 import type { Kernel } from '../../common/platform/kernel.js';
-import { type ControlEntry, type ControlRecord, parseControl } from '../checkpoint/control.js';
-import {
-  claimOfSlot,
-  parseSlotName,
-  type ReadSlot,
-  readSlot,
-  SLOT_HEADER_BYTES,
-  slotPath,
-} from '../checkpoint/slot.js';
-import { hex16, readFront, readWhole, writeWhole } from '../files.js';
+import { type ControlEntry, type ControlRecord, readControl } from '../checkpoint/control.js';
+import { claimOfSlot, parseSlotName, type ReadSlot, readSlot, slotPath } from '../checkpoint/slot.js';
+import { hex16, readWhole, writeWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
 import { listSegments } from '../log/segment-ring.js';
 import { defaultQueues } from '../memory/default-queues.js';
@@ -44,7 +37,7 @@ export interface StoredState {
  */
 export function readState(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const paths = pathsOf(directory);
-  const stored = kernel.exists(paths.control) ? parseControl(readWhole(kernel, paths.control)) : undefined;
+  const stored = readControl(kernel, paths.control);
   const isControlLost = stored === undefined;
   const logStart = (listSegments(paths.log, kernel)[0] ?? 0) * settings.segmentBytes;
   if (stored !== undefined) {
@@ -53,7 +46,7 @@ export function readState(directory: string, settings: InstalledSettings, kernel
     const isOld =
       state.generation > stored.generation ||
       from < logStart ||
-      namesOverwrittenSlot(paths.queues, stored, settings, kernel);
+      namesOverwrittenSlot(paths.queues, state.unreadable, settings, kernel);
     if (!isOld) return { ...state, isControlLost, isFromSlots: false };
   }
   const { control, redo, unreadable } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
@@ -73,7 +66,7 @@ function stateOf(
   { generation, from }: { generation: number | undefined; from: number },
   settings: InstalledSettings,
   kernel: Kernel,
-): Omit<StoredState, 'isControlLost' | 'isFromSlots'> {
+): Omit<StoredState, 'isControlLost' | 'isFromSlots'> & { unreadable: ControlEntry[] } {
   const paths = pathsOf(directory);
   const slots = control.queues.map((entry) => ({
     entry,
@@ -99,6 +92,7 @@ function stateOf(
   const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / segmentBytes);
   return {
     control,
+    unreadable: slots.filter(({ slot }) => slot.header === undefined).map(({ entry }) => entry),
     queues: restored,
     damaged,
     generation: Math.max(control.generation, log.generation ?? 0),
@@ -133,20 +127,15 @@ export function syncSlots(directory: string, entries: readonly ControlEntry[], k
  */
 function namesOverwrittenSlot(
   directory: string,
-  { queues }: ControlRecord,
+  unreadable: readonly ControlEntry[],
   settings: InstalledSettings,
   kernel: Kernel,
 ): boolean {
-  const claimAt = (queue: number, slot: 0 | 1) => {
-    const path = slotPath(directory, queue, slot);
-    return kernel.exists(path) ? claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES)) : undefined;
-  };
-  return queues.some(({ id, slot, checkpoint }) => {
-    if (claimAt(id, slot)?.checkpoint === checkpoint) return false;
+  return unreadable.some(({ id, slot, checkpoint }) => {
     const other = slot === 0 ? 1 : 0;
-    const newer = claimAt(id, other);
-    if (newer === undefined || newer.checkpoint <= checkpoint) return false;
-    return slotAt(directory, { queue: id, slot: other }, settings, kernel)?.isWhole === true;
+    if (!kernel.exists(slotPath(directory, id, other))) return false;
+    const newer = slotAt(directory, { queue: id, slot: other }, settings, kernel);
+    return newer?.isWhole === true && newer.entry.checkpoint > checkpoint;
   });
 }
 
@@ -254,7 +243,7 @@ function controlOfSlots(
   const unreadable = places.filter(({ queue }) => !ofQueue.has(queue) && queue < logStart);
   return {
     control,
-    redo: lowestRedo(all.map(({ entry }) => entry)),
+    redo: lowestRedo([...all.map(({ entry }) => entry), ...entries]),
     unreadable: unreadable.map((place) => unreadableSlot(directory, place, kernel)),
   };
 }
@@ -269,7 +258,7 @@ function withoutHeader(
   const [newest] = ([0, 1] as const)
     .flatMap((slot) => {
       const path = slotPath(directory, id, slot);
-      const claim = kernel.exists(path) ? claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES)) : undefined;
+      const claim = kernel.exists(path) ? claimOfSlot(readWhole(kernel, path)) : undefined;
       return claim === undefined ? [] : { slot, checkpoint: claim.checkpoint };
     })
     .sort((a, b) => b.checkpoint - a.checkpoint);

@@ -126,25 +126,68 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   { weight: 1, arbitrary: operationOf('empty', {}) },
 );
 
+/** Operations that submit and consume messages of one size, one after the other. Only the server runs, or all processes do. */
+function consumeEach(queue: string, count: number, sizeBytes: number, who: 'server' | 'all'): Operation[] {
+  const turns = (count: number): Operation =>
+    who === 'server' ? { do: 'go', who, turns: count } : { do: 'run', turns: count, order: count };
+  const one: Operation[] = [
+    { do: 'commit', puts: [{ queue, sizeBytes }], consume: 0 },
+    turns(4),
+    { do: 'take', queue, count: 1 },
+    { do: 'commit', puts: [], consume: 9 },
+    turns(8),
+  ];
+  return Array.from({ length: count }, () => one).flat();
+}
+
+const largeBytes = fc.integer({ min: 300, max: 2500 });
+const defaultQueue = fc.constantFrom(...DEFAULT_QUEUES);
+
 /**
- * Operations that fill the log with messages and consume them, so that the ring wraps around within the life of one server. The
- * records have the same size, so those of an earlier lap lie where new ones will be.
+ * Operations that fill the log, so that the ring wraps around within the life of one server. The records have the same size, so
+ * those of an earlier lap lie where new ones will be.
  */
 const wrap: fc.Arbitrary<Operation[]> = fc
   .record({
-    queue,
+    other: fc.constantFrom(...OTHER_QUEUES),
+    isOtherDeleted: fc.boolean(),
+    queue: defaultQueue,
     count: fc.integer({ min: 1, max: 14 }),
-    sizeBytes: fc.integer({ min: 300, max: 2500 }),
+    sizeBytes: largeBytes,
     crash,
   })
-  .map(({ queue, count, sizeBytes, crash }) => [
-    ...Array.from({ length: count }, (): Operation[] => [
-      { do: 'commit', puts: [{ queue, sizeBytes }], consume: 0 },
-      { do: 'run', turns: 4, order: count },
-      { do: 'take', queue, count: 1 },
-      { do: 'commit', puts: [], consume: 9 },
-      { do: 'run', turns: 8, order: count },
-    ]).flat(),
+  .map(({ other, isOtherDeleted, queue, count, sizeBytes, crash }) => [
+    { do: 'settle' },
+    { do: 'create', queue: other, order: 'strict' },
+    { do: 'run', turns: 4, order: 0 },
+    ...(isOtherDeleted
+      ? ([
+          { do: 'delete', queue: other },
+          { do: 'run', turns: 4, order: 0 },
+        ] satisfies Operation[])
+      : []),
+    ...consumeEach(queue, count, sizeBytes, 'all'),
+    crash,
+  ]);
+
+/** Operations in which the writer processes of a checkpoint, and those of the next one, are slow, and the log goes on. */
+const slowCheckpoint: fc.Arbitrary<Operation[]> = fc
+  .record({
+    queue: defaultQueue,
+    counts: fc.tuple(fc.nat(6), fc.nat(4), fc.nat(8)),
+    sizeBytes: largeBytes,
+    puts: fc.array(put, { minLength: 1, maxLength: 3 }),
+    crash,
+  })
+  .map(({ queue, counts: [before, during, after], sizeBytes, puts, crash }) => [
+    { do: 'settle' },
+    ...consumeEach(queue, before, sizeBytes, 'all'),
+    { do: 'checkpoint' },
+    { do: 'commit', puts, consume: 0 },
+    { do: 'go', who: 'server', turns: 4 },
+    ...consumeEach(queue, during, sizeBytes, 'server'),
+    { do: 'run', turns: 40, order: before },
+    ...consumeEach(queue, after, sizeBytes, 'server'),
     crash,
   ]);
 
@@ -189,6 +232,7 @@ const duringCheckpoint: fc.Arbitrary<Operation[]> = fc
 const scenario = fc.oneof(
   { weight: 30, arbitrary: operation.map((one): Operation[] => [one]) },
   { weight: 1, arbitrary: wrap },
+  { weight: 1, arbitrary: slowCheckpoint },
   { weight: 2, arbitrary: duringCheckpoint },
   { weight: 1, arbitrary: failedSwitch },
 );

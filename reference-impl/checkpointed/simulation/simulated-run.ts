@@ -6,7 +6,7 @@ import type { Run } from '../../common/simulation/simulate.js';
 import { Violation } from '../../common/simulation/violation.js';
 import type { CheckpointedQueue } from '../queue/checkpointed-queue.js';
 import type { TakenMessage } from '../queue/types.js';
-import { checkCrashState, type LaterCrashes, NO_LATER_CRASH } from './crash-state.js';
+import { checkCrashState, checkFiles, type LaterCrashes, NO_LATER_CRASH } from './crash-state.js';
 import { Model, type ModelMessage, type ModelTransaction } from './model.js';
 import { DEFAULT_QUEUES, type Operation, type Put } from './operations.js';
 import type { SimWriter } from './sim-host.js';
@@ -449,6 +449,8 @@ export class SimulatedRun implements Run<Operation> {
       const later: LaterCrashes = {
         afterSteps,
         powerSeed: again % 2 === 0 ? undefined : again,
+        // Verify one state of each crash: the others differ little from it.
+        isVerified: n === 0,
         readySeed: (seed + n) % 2 === 0 ? undefined : (seed + n) % 4,
       };
       await checkCrashState(left(n), this.model, later);
@@ -486,7 +488,9 @@ export class SimulatedRun implements Run<Operation> {
     if (!queue || this.model.isWaiting)
       throw new Violation('PP-10', 'a server without faults does not become ready, or does not answer');
     this.#putBack(this.#held.length);
-    this.model.check(contentsOf(queue));
+    const found = contentsOf(queue);
+    this.model.check(found);
+    checkFiles(this.#machine, found);
     for (const known of this.model.certainQueues()) {
       const [first] = this.model.ready(known);
       const before = this.#held.length;

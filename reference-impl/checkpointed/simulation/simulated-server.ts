@@ -9,7 +9,8 @@ import type { FoundQueue } from './model.js';
 import { DEFAULT_QUEUES } from './operations.js';
 import { SimHost, type SimWriter } from './sim-host.js';
 
-const DIRECTORY = '/queue';
+/** Directory of the simulated queue. */
+export const DIRECTORY = '/queue';
 /** Size of a segment: the smallest. The ring has few of them, so it wraps around within a short run. */
 const SEGMENT_BYTES = 4096;
 const SEGMENTS = 5;

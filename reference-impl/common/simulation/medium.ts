@@ -62,6 +62,7 @@ export class SimFile {
    */
   read(to: Buffer, at: number, from: number, length: number): number {
     const end = Math.min(from + length, this.sizeBytes);
+    if (from >= end) return 0;
     if (this.#cache) return this.#cache.copy(to, at, from, end);
     // Do not build the page cache for a read: most crash states are read once.
     for (let position = from; position < end; ) {
@@ -70,7 +71,7 @@ export class SimFile {
       this.#written[(position - start) / PAGE_BYTES]?.copy(to, at + position - from, start, start + part);
       position += part;
     }
-    return Math.max(0, end - from);
+    return end - from;
   }
 
   get pages(): number {

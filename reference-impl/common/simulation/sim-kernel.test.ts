@@ -142,3 +142,18 @@ t.test('directories list their direct children, and exist once', async (t) => {
   t.throws(() => process.kernel.makeDirectory('/queue/sub'), { code: 'EEXIST' });
   t.throws(() => process.kernel.rename('/queue/none', '/queue/other'), { code: 'ENOENT' });
 });
+
+t.test('a read ends at the end of the file, with and without a page cache', async (t) => {
+  const { machine, process, fd } = createProcess();
+  process.kernel.write(fd, Buffer.concat([bytes(4096, 1), bytes(10, 2)]), 0, 4106, 0);
+  process.kernel.fsync(fd);
+  const reader = new SimProcess(machine.afterPowerCut(0), 'reader');
+  for (const { kernel } of [process, reader]) {
+    const from = kernel === process.kernel ? fd : kernel.open(PATH, 'r');
+    const to = bytes(20, 9);
+    t.equal(kernel.read(from, to, 2, 18, 4090), 16);
+    t.equal(runsOf(to.toString('latin1')), '2x9 6x1 10x2 2x9');
+    t.equal(kernel.read(from, to, 0, 20, 4106), 0);
+    t.equal(kernel.read(from, to, 0, 20, 9000), 0);
+  }
+});
