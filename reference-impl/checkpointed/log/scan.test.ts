@@ -83,7 +83,7 @@ t.test('damage before the stated position is named, and nothing else is lost', a
   const bytes = readFileSync(path);
   const confirmed = ends[2] ?? 0;
   const all = both(0, 1, 2, 3);
-  for (let at = 0; at < confirmed; at += 3) {
+  for (let at = 0; at < confirmed; at += 5) {
     const damaged = Buffer.from(bytes);
     damaged[at] = (damaged[at] ?? 0) ^ 0x21;
     writeFileSync(path, damaged);
@@ -134,7 +134,7 @@ t.test(
           );
         },
       ),
-      { numRuns: 100 },
+      { numRuns: 50 },
     );
   },
 );
