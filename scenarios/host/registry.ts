@@ -322,7 +322,8 @@ export class Registry {
     try {
       if (readRun(this.#file, this.runId).resources.some(isLiveProcess)) return;
     } catch (error) {
-      // Too many files are open, so a process may still be running. After another error the list is gone, and there is nothing to check.
+      // Too many files are open, so a process may still be running. After another error the list is gone, and there is nothing
+      // to check.
       if (isExhausted(error)) return;
     }
     this.release();
