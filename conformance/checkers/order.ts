@@ -5,8 +5,8 @@ import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /**
- * Least number of messages that must have waited at a crash together with an earlier message of their producer. A
- * recovery that changes the order of a few messages would be missed with fewer.
+ * Least number of messages that must have waited at a crash together with an earlier message of their producer. With fewer,
+ * the check would miss a recovery that changes the order of a few messages.
  */
 export const MIN_WAITING_MESSAGES = 10;
 
@@ -47,8 +47,8 @@ export interface OrderReport {
 
 /**
  * Checks PP-20: first deliveries of one producer's confirmed messages come in the order of submission. One message was
- * submitted before another only if it was confirmed before the other's submit began: the order of two submits that
- * were under way at once is not known.
+ * submitted before another only if it was confirmed before the other's submit began: the order of two submits
+ * that were in progress at the same time is unknown.
  */
 export function checkOrder(history: readonly HistoryEvent[]): Finding {
   const { overtaken, compared, waiting } = orderOf(history);

@@ -41,9 +41,9 @@ const MAX_SEQUENCE = 1 << 28;
  * some of them (PP-20).
  */
 const WAITING_SHARE = 1 / 50;
-/** Greatest part of them that is kept for one crash. */
+/** Greatest part of these messages that is kept for one crash. */
 const WAITING_SHARE_OF_CRASH = 1 / 4;
-/** Number of the latest messages among which those that wait are sought: a history may have millions, and many crashes. */
+/** Number of the latest messages in which waiting ones are searched at a crash. A history may have millions, and many crashes. */
 const MAX_WAITING_LOOKED_AT = 10_000;
 /**
  * Part of the greatest number of events that may be messages which came after a later one of their producer. Only few
@@ -138,8 +138,8 @@ export class Condenser {
   /** Numbers of the producers by round and producer. */
   readonly #producers = new Map<string, number>();
   /**
-   * For each producer the delivered messages that were submitted last: among the confirmed ones, and among all. One
-   * that is not confirmed yet may still be.
+   * The last submitted message of each producer among its delivered ones: of the confirmed messages, and of all. A delivered
+   * message can still be confirmed later.
    */
   readonly #latest: { confirmed: number | undefined; any: number | undefined }[] = [];
   /** Numbers of messages that may still be kept because of the order. */

@@ -432,15 +432,15 @@ export const REQUIREMENTS: readonly Requirement[] = [
     title: 'the messages of a producer come in order',
     sentence:
       'A target MUST deliver the confirmed messages of one producer in the order of their submission: if the producer submitted message B after message A was confirmed, the first delivery of A MUST come before the first delivery of B.',
-    why: 'A consumer that applies changes in order gets a wrong state, and notices nothing. A recovery that reads records from several files, or that puts leased messages behind the others, changes the order.',
+    why: 'A consumer that applies changes in order gets a wrong state without notice. A recovery that reads records from several files, or that puts leased messages behind the others, changes the order.',
     source:
       'The claim in the target file: `guarantee.order`; Lamport, Time, Clocks, and the Ordering of Events (CACM 1978)',
     scenarios:
-      'With the claim each producer waits for the answer to a message before it submits the next one, and keeps to one submit port. The receiver has one connection and takes one message at a time; over smtp the target opens the sessions. Every fault that the target claims to survive.',
+      'With the claim, each producer submits to one port, and waits for the answer to a message before it submits the next one. The receiver has one connection and takes one message at a time; over smtp the target opens the sessions. Every fault that the target claims to survive.',
     evidence:
       'The order of the first deliveries, as the receiver saw them. At least 10 messages waited at a crash together with an earlier message of their producer, and both were delivered afterwards.',
     notEvidence:
-      'Messages that were rejected or have an indefinite outcome, and messages of different producers or rounds: they have no order. Redeliveries: only the first delivery of a message counts, also if the receiver refused it, and of a message to several recipients the first to any of them. A delivery that the receiver did not get whole, because a kill or a timeout broke it: the message is then still undelivered, and a target that gives later messages out meanwhile breaks the order. A lost message: PP-1 counts it. A message that the kit damaged on purpose. The contents of crash states (PP-13): they say nothing about an order.',
+      'Messages that were rejected or have an indefinite outcome, and messages of different producers or rounds: they have no order. Redeliveries: only the first delivery of a message counts, also if the receiver refused it, and of a message to several recipients the first to any of them. A delivery that the receiver did not get completely, because of a kill or a timeout: the message is still undelivered, and a target that delivers later messages before it breaks the order. A lost message: PP-1 counts it. A message that the kit damaged on purpose. The contents of crash states (PP-13): they say nothing about an order.',
     needs: ['kill', 'tear', 'index-loss', 'power-cut'],
     byChance: false,
     waivable: true,

@@ -7,8 +7,8 @@ if (process.argv[2] === WRITE_SLOT) {
   process.exit(0);
 }
 
-// The program is loaded below and not by an import in the usual way: Node would report a module that cannot be loaded,
-// as with too few open files, by a stack trace and exit code 1, which means that verify has found a problem.
+// Load the program here, and not by a static import. If a module cannot be loaded, for example with too few open files,
+// Node would print a stack trace and exit with code 1. This code means that verify has found a problem.
 const { printFailure, waitForReader } = await import('../common/cli/output.js').catch(failLoading);
 
 // EPIPE means that the reader of the output stopped reading. The program did not fail.

@@ -6,7 +6,7 @@ import { FILE_MODE, type Kernel } from '../common/platform/kernel.js';
 import type { ChecksumKey } from '../common/record/checksum.js';
 import { PAGE_BYTES, readWhole, writeWhole } from './files.js';
 
-/** What is fixed when a queue is installed. It is in `settings.json`, in the directory of the queue. */
+/** Settings that `install` fixes. They are in `settings.json`, in the directory of the queue. */
 export interface InstalledSettings {
   /** Size of a segment of the log, in bytes: a multiple of 4096. */
   segmentBytes: number;
@@ -18,7 +18,7 @@ export interface InstalledSettings {
   key: ChecksumKey;
 }
 
-/** What each start of the server may choose anew. */
+/** Settings that each start of the server can change. */
 export interface RunSettings {
   /** Time between two checkpoints, in milliseconds. */
   checkpointMs: number;
@@ -30,7 +30,7 @@ export const DEFAULT_RUN_SETTINGS: RunSettings = { checkpointMs: 5000, memoryByt
 
 /** Smallest number of segments: one to write to, one prepared, one in reserve for consumptions, and one to reuse. */
 export const MIN_SEGMENTS = 4;
-/** Bytes of a segment that no message can use: those of its record's header and of its longest id. */
+/** Bytes of a segment that no body can use: the header of a record and the longest id need them. */
 const SEGMENT_RESERVE_BYTES = 512;
 /** Upper bound of the id of a message in bytes of UTF-8. */
 export const MAX_ID_BYTES = 400;
@@ -52,7 +52,7 @@ export const pathsOf = (directory: string) => ({
 
 const FORMAT_VERSION = 1;
 
-/** Writes the settings, so that they are there as a whole or not at all after a power cut. */
+/** Writes the settings. After a power cut the file is complete or does not exist. */
 export function writeSettings(directory: string, settings: InstalledSettings, kernel: Kernel): void {
   const path = pathsOf(directory).settings;
   const { key, ...rest } = settings;

@@ -17,8 +17,8 @@ export interface ProcessEntry {
   startTicks: number;
 }
 
-// The readers of /proc throw when this process can open no more files, and take every other failure for the end of a
-// process.
+// When this process can open no more files, the readers of /proc throw: a running process must not count as ended. Every other
+// failure means that the process has ended.
 
 /** Reads /proc/PID/stat; returns undefined when no process has this id. */
 export function processEntry(pid: number): ProcessEntry | undefined {

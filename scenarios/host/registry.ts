@@ -316,22 +316,22 @@ export class Registry {
   }
 
   /**
-   * Ends the run. When a process of the run is left, or nothing shows that it has ended, the watchdog ends it after this
-   * process.
+   * Ends the run. If a process of the run may still be running, the watchdog kills it after the end of this process.
    */
   close(): void {
     try {
       if (readRun(this.#file, this.runId).resources.some(isLiveProcess)) return;
     } catch (error) {
-      // The list itself may be gone. Only a kit that can open no more files has seen nothing.
+      // Too many files are open, so a process may still be running. After another error the list is gone, and there is nothing
+      // to check.
       if (isExhausted(error)) return;
     }
     this.release();
   }
 
   /**
-   * Ends the run, and leaves its processes to whoever knows of them. Deletes its file, unless a resource is left that only
-   * `clean` can remove from now on.
+   * Ends the run without ending its processes; the caller is responsible for them. Deletes the file of the run, unless a resource
+   * is left that only `clean` can remove.
    */
   release(): void {
     this.leave();

@@ -24,9 +24,9 @@ export interface CheckpointerOptions {
 
 /** What a checkpoint copies: the queues, and where the log is. */
 export interface CheckpointSource {
-  /** The local queues at this moment, in order of their numbers. */
+  /** Returns the local queues at this moment, in order of their numbers. */
   queues: () => readonly MemoryQueue[];
-  /** Lowest position of a transaction that is logged and not yet spliced, or the end of the log. */
+  /** Returns the lowest position of a transaction that is logged and not yet spliced, or the end of the log. */
   redoPosition: () => number;
   generation: number;
 }
@@ -40,9 +40,9 @@ interface SlotBeingWritten {
   written: Promise<boolean>;
 }
 
-/** Value of "current queue" when every local queue has been looked at. */
+/** Value of "current queue" after the last local queue. */
 const NO_QUEUE = 0;
-/** Upper bound of the processes that write at the same time: each takes some 40 MB of memory. */
+/** Upper bound of the processes that write at the same time. Each has a pipe and a piece of its slot in memory. */
 const MAX_WRITERS = 8;
 
 /** Makes checkpoints, one at a time (claim 1, steps i to vi). */
@@ -71,9 +71,9 @@ export class Checkpointer {
 
   /**
    * Makes a checkpoint.
-   * @returns the position before which no recovery reads the log; undefined when a writer or a sync has failed. The checkpoint
-   *   before stays in force then, and the queues count as changed.
-   * @throws QueueError `sync-failed` when nobody can say which control record is in force.
+   * @returns the position before which no recovery reads the log; undefined when a writer or a sync has failed. The previous
+   *   checkpoint then stays in force, and the queues count as changed.
+   * @throws QueueError `sync-failed` when it is unknown which control record is in force.
    */
   async run(source: CheckpointSource): Promise<number | undefined> {
     const { lock } = this.#options;
@@ -105,17 +105,18 @@ export class Checkpointer {
       if (slots.length > 0) syncDirectory(directory, host.kernel);
       return { checkpoint: this.#nextNumber, generation: source.generation, queues };
     } catch (error) {
-      // A writer may still use its file, whose number the next file to be opened would get.
+      // Wait before the descriptors are closed: a file that is opened later would get the same number, and a writer that has
+      // not started yet would write into it.
       await Promise.all(slots.map(({ written }) => written));
-      host.kernel.log(`checkpoint: ${(error as Error).message}; the checkpoint before stays in force`);
+      host.kernel.log(`checkpoint: ${(error as Error).message}; the previous checkpoint stays in force`);
       return undefined;
     }
   }
 
   /**
-   * Steps ii, iii, v and vi: goes through the local queues, and creates a process for each one that has changed. Transactions go
-   * on between two queues, and may create and delete some. The redo position of the first queue is the lowest: the log behind
-   * it has each creation and deletion that is missed here.
+   * Steps ii, iii, v and vi: goes through the local queues, and creates a process for each one that has changed. Between
+   * two queues, transactions continue, and may create and delete queues. The first queue has the lowest redo position. The log
+   * behind it contains each creation and deletion that this loop misses.
    */
   async #createWriters(source: CheckpointSource, slots: SlotBeingWritten[]): Promise<ControlEntry[]> {
     const { kernel } = this.#options.host;
@@ -127,7 +128,7 @@ export class Checkpointer {
       assert(queue !== undefined, 'the current queue is a local queue');
       const old = this.#inForce?.queues.find(({ id }) => id === queue.id);
       if (queue.changed || old === undefined) entries.push(this.#createWriter(queue, old, source, slots));
-      // Each transaction before this position is in the slot, or changes other queues only.
+      // Each transaction before this position is in the slot, or it changes only other queues.
       else entries.push({ ...old, redo: source.redoPosition() });
       await new Promise<void>((resolve) => kernel.defer(resolve));
       currentQueue = next(currentQueue);
@@ -175,7 +176,7 @@ export class Checkpointer {
     try {
       await writeControl(host.kernel, controlFd, record);
     } catch (cause) {
-      // The record may be on the disk or not, and the next checkpoint would overwrite slots that it may name.
+      // It is unknown whether the record is on the disk. The next checkpoint could overwrite slots that the record names.
       throw new QueueError(
         'sync-failed',
         `the control record cannot be written: ${(cause as Error).message}`,
@@ -189,9 +190,9 @@ export class Checkpointer {
   }
 
   /**
-   * Removes the slots of queues that are deleted. This must be durable before the log may forget the deletion: without a control
-   * record, every slot counts as a queue. A server may have been killed before it removed them, and a checkpoint that failed may have
-   * left slots that no control record has named.
+   * Removes the slots of deleted queues. The removal must be durable before the log drops the deletion: if the control record
+   * is lost, every slot counts as a queue, and the deleted queue would return. Such slots can also come from a server that was
+   * killed before it removed them, or from a failed checkpoint.
    */
   #removeSlots(gone: ReadonlySet<number>): void {
     if (gone.size === 0) return;
@@ -210,9 +211,9 @@ export class Checkpointer {
 }
 
 /**
- * Starts a process, and feeds it with the pieces of a slot.
- * @param before the end of another process that it waits for.
- * @returns whether it has written them all
+ * Starts a process, and sends it the pieces of a slot.
+ * @param before the end of another process. This process starts after it.
+ * @returns whether the process has written all pieces
  */
 async function feed(
   start: () => Writer,

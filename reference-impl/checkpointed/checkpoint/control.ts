@@ -21,7 +21,7 @@ export interface ControlRecord {
   queues: ControlEntry[];
 }
 
-/** What the control record says of one queue. */
+/** Entry of one queue in the control record. */
 export interface ControlEntry {
   id: number;
   /** The slot file with the contents, 0 or 1. */
@@ -34,7 +34,7 @@ export interface ControlEntry {
   definition: QueueDefinition;
 }
 
-/** The bytes of the control file that locks are on; no data is there. */
+/** Offsets of the bytes of the control file that are locked. They are behind all data. */
 export const CONTROL_LOCK = {
   /** Held while a checkpoint is made. */
   checkpoint: 2 ** 30,
@@ -45,7 +45,7 @@ export const CONTROL_LOCK = {
 const MAGIC = 'PPCCTRL1';
 const COPY_BYTES = 64 * 1024;
 const HEADER_BYTES = 16;
-/** Upper bound of the number of queues: their entries fit into a copy, whatever their names. */
+/** Upper bound of the number of queues. Their entries fit into a copy, even with the longest names. */
 export const MAX_QUEUES = 200;
 
 /** Writes the copy of a control record that is not the newest one, and syncs it. @throws the errors of node:fs */
@@ -76,7 +76,7 @@ function parseCopy(bytes: Buffer, at: number): ControlRecord | undefined {
     return undefined;
   const length = bytes.readUInt32LE(at + 8);
   const text = bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length);
-  // A tear behind the magic leaves zeros, and 0 is the checksum of no text.
+  // After a tear behind the magic, length and checksum are zeros. The checksum of an empty text is 0, so it would match.
   const isWhole = length > 0 && text.length === length && crc32c(text) === bytes.readUInt32LE(at + 12);
   if (!isWhole) return undefined;
   return JSON.parse(text.toString()) as ControlRecord;
@@ -87,7 +87,7 @@ export function checkDefinition({ name, order }: QueueDefinition): void {
   if (!/^[A-Za-z0-9._-]{1,64}$/.test(name))
     throw new QueueError(
       'bad-setting',
-      `queue ${name}: expected a name of 1 to 64 letters, digits, dots, dashes`,
+      `queue ${name}: expected a name of 1 to 64 letters, digits, dots, dashes and underscores`,
     );
   if (order !== 'strict' && order !== 'relaxed')
     throw new QueueError(

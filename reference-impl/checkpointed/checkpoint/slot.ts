@@ -47,7 +47,7 @@ const UNIT_BYTES = 8;
 const MAGIC_WORD = Buffer.from('PPCS').readUInt32LE(0);
 const MESSAGE_MAGIC = Buffer.from('PPCM');
 const MESSAGE_MAGIC_WORD = MESSAGE_MAGIC.readUInt32LE(0);
-/** Size of the pieces in which a slot is encoded. Transactions go on between two of them. A pipe holds as much. */
+/** Size of the pieces in which a slot is encoded. Transactions continue between two pieces. A pipe holds one piece. */
 const PIECE_BYTES = 64 * 1024;
 
 /** Returns the path of a slot. */
@@ -78,7 +78,7 @@ function seedAt({ key, queue, checkpoint }: SlotSeed, at: number): number {
 const extentOf = (idBytes: number, bodyBytes: number): number =>
   Math.ceil((MESSAGE_HEADER_BYTES + idBytes + bodyBytes) / UNIT_BYTES) * UNIT_BYTES;
 
-/** Encodes a slot, piece by piece. The queue is not locked meanwhile: messages do not change. */
+/** Encodes a slot, piece by piece. It needs no lock of the queue, because messages do not change. */
 export function* encodeSlot(
   seed: SlotSeed,
   { definition, messages, redoPosition }: QueueSnapshot,
@@ -96,7 +96,7 @@ export function* encodeSlot(
   let front = header;
   for (let from = 0; from < messages.length; ) {
     const { to, bytes } = pieceFrom(messages, from, front.length);
-    // Use memory of the size of the piece: most slots are small.
+    // Allocate only the size of this piece, because most slots are small.
     const piece = Buffer.allocUnsafe(bytes);
     piece.set(front);
     let filled = front.length;
@@ -202,7 +202,7 @@ export interface ReadSlot {
 
 /**
  * Reads a slot.
- * @param expected queue and checkpoint that the slot must be of.
+ * @param expected queue and checkpoint to which the slot must belong.
  */
 export function readSlot(bytes: Buffer, expected: SlotSeed): ReadSlot {
   const header = readHeader(bytes, expected);
@@ -222,7 +222,7 @@ export function readSlot(bytes: Buffer, expected: SlotSeed): ReadSlot {
       result.damaged.push({ at, message: undefined, bytes: bytes.subarray(at, next) });
     at = next;
   }
-  // The end of the file is missing.
+  // The file ends before its last message.
   if (header !== undefined && total(result) < header.count)
     result.damaged.push({ at: bytes.length, message: undefined, bytes: bytes.subarray(bytes.length) });
   return result;
@@ -233,7 +233,7 @@ const total = ({ messages, damaged }: ReadSlot): number => messages.length + dam
 const slotHeaderExtent = (bytes: Buffer): number =>
   Math.ceil((SLOT_HEADER_BYTES + bytes.readUInt32LE(4)) / UNIT_BYTES) * UNIT_BYTES;
 
-/** Reads which queue and checkpoint a slot claims to be of; undefined when it is too short. */
+/** Reads queue and checkpoint from the header of a slot, without a check. undefined when the slot is too short. */
 export function claimOfSlot(bytes: Buffer): { queue: number; checkpoint: number } | undefined {
   if (bytes.length < SLOT_HEADER_BYTES) return undefined;
   return { queue: getWide(bytes, 8), checkpoint: getWide(bytes, 16) };

@@ -7,9 +7,9 @@ const RETRY_INTERVAL_MS = 1;
 export const WRITE_SLOT = 'write-slot';
 
 /**
- * Writes one slot: copies standard input to standard output, which is the open file. When the server dies the input ends, and
- * nobody asks for the result.
- * @throws the errors of node:fs, such as ENOSPC: the process then does not exit with code 0.
+ * Writes one slot: copies standard input to standard output, which is the open file. When the server dies, the input ends. No
+ * server then uses the slot.
+ * @throws the errors of node:fs, such as ENOSPC. The process then does not exit with code 0.
  */
 export function writeSlot(): void {
   const chunk = Buffer.allocUnsafe(CHUNK_BYTES);

@@ -15,7 +15,7 @@ const PROGRAM = CAT ?? process.execPath;
 const ARGS = CAT === undefined ? [fileURLToPath(new URL('./writer-program.js', import.meta.url))] : [];
 /** Priority of a writer: it must not take the processor from the transactions. */
 const NICE = 10;
-/** Times between two looks whether a writer has ended, in milliseconds: each twice the one before, within these bounds. */
+/** Bounds of the time between two checks whether a writer has ended, in milliseconds. Each time is twice the previous one. */
 const LOOK_MS = { min: 1, max: 32 } as const;
 const STDERR_FD = 2;
 
@@ -25,28 +25,28 @@ interface Running {
   input: Socket;
 }
 
-/** The last turn of the event loop that a writer has got. */
+/** The last turn of the event loop that a writer has reserved. */
 let lastTurn: Promise<void> = Promise.resolve();
 
 /**
- * Waits for a turn of the event loop in which no other writer does anything. A start and the encoding of a piece take a part of a
- * millisecond each: those of several writers in one turn would hold up the transactions.
+ * Waits for a turn of the event loop that no other writer uses. To start a process or to encode a piece takes a part of a
+ * millisecond. If several writers did this in one turn, they would delay the transactions.
  */
 function nextTurn(): Promise<void> {
   lastTurn = lastTurn.then(() => new Promise((resolve) => void setImmediate(resolve)));
   return lastTurn;
 }
 
-/** Starts a process that writes a slot. A failure to start it comes back from `write` or `end`. */
+/** Starts a process that writes a slot. If it cannot be started, `write` and `end` reject. */
 function startWriter(fd: number): Writer {
   const running = nextTurn().then(() => run(fd));
-  // A failure comes back from each call.
+  // `write` and `end` report the failure. Without this line Node would end the server for an unhandled rejection.
   running.catch(() => undefined);
   return {
     async write(bytes) {
       const { pid, input } = await running;
       if (input.destroyed) {
-        // The kernel forgets a process that has ended only after somebody has asked for its end.
+        // Ask for the exit status: without this call, the ended process would stay in the process table.
         await endOf(pid);
         throw new Error('the writer has ended');
       }
@@ -61,7 +61,7 @@ function startWriter(fd: number): Writer {
   };
 }
 
-/** @throws when the machine has no more processes or files. */
+/** Starts the process and opens the pipe to it. @throws when no more processes or files are available. */
 function run(fd: number): Running {
   const pipe = makePipe();
   if (pipe === undefined) throw new Error('no pipe to a writer can be made');
@@ -74,7 +74,7 @@ function run(fd: number): Running {
   }
   lowerPriority(pid);
   const input = new Socket({ fd: writeEnd, readable: false, writable: true });
-  // The pipe breaks when the process dies. Its exit says so.
+  // The pipe breaks when the process dies. The exit status reports this failure.
   input.on('error', () => undefined);
   return { pid, input };
 }
@@ -92,14 +92,14 @@ function lowerPriority(pid: number): void {
   try {
     setPriority(pid, NICE);
   } catch {
-    // The process has ended already, or the machine does not allow it: the checkpoint only costs more.
+    // The process has already ended, or this is not permitted. The writer then only takes more of the processor.
   }
 }
 
 /** The machine on which this process runs. */
 export const realHost: Host = { kernel: linux, startWriter };
 
-/** A machine on which this process writes the slots itself: for a program that restores one queue after another. */
+/** A machine on which this process writes the slots itself. A program that restores many queues needs no processes for them. */
 export const inlineHost: Host = {
   kernel: linux,
   startWriter(fd) {

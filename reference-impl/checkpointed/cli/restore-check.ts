@@ -10,7 +10,7 @@ import { countAside } from '../recovery/aside.js';
 import { readState } from '../recovery/read-state.js';
 import { DEFAULT_RUN_SETTINGS, pathsOf, readSettings } from '../settings.js';
 
-/** A machine that syncs nothing: whoever asks for a restore compares what it reads back, and cuts no power afterwards. */
+/** A machine that syncs nothing. The caller only compares what a restore gives, and no power cut follows. */
 const host: Host = {
   ...inlineHost,
   kernel: { ...linux, fsync: () => undefined, fdatasync: async () => undefined },
@@ -25,9 +25,9 @@ interface RestoreCheckResult {
 }
 
 /**
- * Answers requests on stdin until it ends, one JSON object a line each way:
+ * Answers requests until stdin ends. Each request and each answer is one JSON object on one line:
  *
- *     {"queue": DIR}                restore the queue in that directory, for good
+ *     {"queue": DIR}                restore the queue in that directory; its files change
  *
  *     {"live": [N, …], "names": {N: SHA-256, …}, "problems": […], "keptAside": N}
  *     {"error": "…"}                the queue cannot be restored
@@ -67,7 +67,7 @@ async function restore(directory: string, numbers: Map<string, number>): Promise
   if (state.isControlLost) result.problems.push('no control record after the restore');
   result.problems.push(...state.damaged.map(({ what }) => `after the restore: ${what}`));
   if (result.live.length !== restored)
-    result.problems.push(`restored ${restored} messages, a second restore would ${result.live.length}`);
+    result.problems.push(`restored ${restored} messages, a second restore would give ${result.live.length}`);
   result.keptAside = countAside(pathsOf(directory).aside, linux);
   return result;
 }

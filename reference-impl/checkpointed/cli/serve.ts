@@ -15,13 +15,13 @@ export interface ServeOptions {
   lease: number;
 }
 
-/** Longest time for which a stopping server answers what is in progress, in milliseconds. */
+/** Upper bound of the time in which a stopping server finishes its open requests, in milliseconds. */
 const STOP_GRACE_MS = 5000;
 const FAILED = 4;
 
 /**
- * Serves a queue over HTTP until a stop signal. When the queue fails, nobody can say what is on the disk: the process ends, and
- * the next start recovers.
+ * Serves a queue over HTTP until a stop signal. When the queue fails, it is unknown what is on the disk. The process then ends,
+ * and the next start recovers.
  * @returns the exit code.
  */
 export async function serve({

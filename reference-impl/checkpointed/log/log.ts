@@ -53,30 +53,30 @@ export function extentOfOperations(operations: readonly StagedOperation[]): numb
 }
 
 const NOTHING = Buffer.alloc(0);
-/** Size of the buffer that is used for each batch again. A larger batch has one of its own. */
+/** Size of the buffer that every batch reuses. A larger batch gets its own buffer. */
 const SCRATCH_BYTES = 256 * 1024;
-/** A sync that takes less may block this thread, in milliseconds. */
+/** Duration below which a sync may block this thread, in milliseconds. */
 const QUICK_SYNC_MS = 1;
 
 /**
  * The log between checkpoints: a ring of preallocated segments. `append` writes the records of many transactions with one
- * write and one fdatasync. It must not be called again before it has ended.
+ * write and one fdatasync. It must not be called again before its promise has settled.
  */
 export class Log {
   readonly #kernel: Kernel;
   readonly #ring: SegmentRing;
   readonly #geometry: LogGeometry;
   readonly #generation: number;
-  /** Open segments, by sequence number: the one that is written to, and those that a batch goes on in. */
+  /** Descriptors of the open segments by sequence number: the current one, and those into which a batch continues. */
   readonly #open = new Map<number, number>();
   /** The segment that was written to last. */
   #current: number | undefined;
   #position: number;
   #synced: number;
-  /** What the newest record on the disk states to be synced. */
+  /** Position up to which the newest record on the disk states that the log is synced. */
   #stated: number;
   #isBroken = false;
-  /** How long the last sync took. */
+  /** Duration of the last sync, in milliseconds. */
   #lastSyncMs = Number.POSITIVE_INFINITY;
   /** Holds the records of each batch until they are written. */
   readonly #scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
@@ -101,7 +101,7 @@ export class Log {
     return this.#synced;
   }
 
-  /** Whether the newest records are on the disk, and no record says so yet. */
+  /** Whether the newest records are on the disk, but no record states this yet. */
   get needsNote(): boolean {
     return this.#stated < this.#synced;
   }
@@ -134,7 +134,7 @@ export class Log {
     return this.#geometry.segmentBytes * this.#geometry.segments;
   }
 
-  /** Whether `prepareNext` has nothing to do. */
+  /** Whether the current segment and the next one are ready. */
   get isNextReady(): boolean {
     const current = Math.floor(this.#position / this.#geometry.segmentBytes);
     return this.#ring.isReady(current) && this.#ring.isReady(current + 1);
@@ -180,11 +180,11 @@ export class Log {
   async appendNote(): Promise<void> {
     const stated = this.#synced;
     await this.append([[{ operation: OPERATION.note, queue: 0, number: 0, id: '', body: NOTHING }]]);
-    // The note itself needs no other one: nothing is lost with it.
+    // Do not write another note for this note: a note contains no message.
     if (this.#stated === stated) this.#stated = this.#synced;
   }
 
-  /** Makes and opens the segments before anything is written: a failure changes nothing then. */
+  /** Makes and opens all segments of a batch before the first write, so that a failure here changes nothing. */
   async #prepareFor(chunks: readonly Chunk[]): Promise<void> {
     for (const { position } of chunks) {
       const sequence = Math.floor(position / this.#geometry.segmentBytes);
@@ -219,8 +219,8 @@ export class Log {
   }
 
   /**
-   * Syncs the segment that is written to. For a transaction that is alone this thread waits, which is quicker: nobody else is there
-   * who could use the time. On a disk that has just been slow it does not, so that a slow disk stops nothing but the commits.
+   * Syncs the current segment. For a transaction that is alone, the sync blocks this thread: this saves two thread switches. If
+   * the last sync was slow, it does not block: a slow disk must delay only the commits, and not the other requests.
    */
   async #syncCurrent(isAlone = false): Promise<void> {
     const fd = this.#open.get(this.#current ?? -1);
@@ -254,7 +254,7 @@ export class Log {
       for (const [n, { operation, queue, number, id, body }] of operations.entries()) {
         const position = ofTransaction[n] ?? 0;
         const isLast = n === operations.length - 1;
-        // Each field is named: a copy of whatever a caller has staged takes longer than the rest of the encoding.
+        // Name each field: copying the object of the caller takes longer than the rest of the encoding.
         layout.put(
           { synced, generation, operation, queue, number, id, body, position, transaction, isLast },
           key,
@@ -281,13 +281,13 @@ export class Log {
   }
 }
 
-/** Returns where a record begins that is written behind `end`. One that does not fit into the rest of a segment begins the next. */
+/** Returns where a record behind `end` begins. If it does not fit into the rest of the segment, it begins the next segment. */
 function placeBehind(end: number, extent: number, segmentBytes: number): number {
   const used = end % segmentBytes;
   return used + extent > segmentBytes ? end + segmentBytes - used : end;
 }
 
-/** Places records one behind the other into segments, then holds their bytes. */
+/** The positions of consecutive records in their segments, and their bytes. */
 class Layout {
   readonly #segmentBytes: number;
   readonly #start: number;
@@ -299,7 +299,7 @@ class Layout {
   readonly #ranges: { from: number; to: number }[] = [];
   #bytes: Map<number, Buffer> | undefined;
 
-  /** @param scratch holds the bytes if they fit: what `chunks` returns is valid as long as it is not used again. */
+  /** @param scratch buffer for the bytes, if they fit. The result of `chunks` is valid until it is used again. */
   constructor(start: number, segmentBytes: number, scratch: Buffer) {
     this.end = start;
     this.#start = start;

@@ -22,8 +22,8 @@ import { getWide, putWide } from '../files.js';
  *     72     id, body
  *
  * A position is an offset in the endless log. Segment n has the positions from n times the size of a segment on. A record
- * lies in one segment. Both checksums depend on key, generation and position: what an earlier lap of the ring has left at
- * the same place is no record, and neither are bytes that a sender has put into a message.
+ * lies in one segment. Both checksums depend on key, generation and position. So a recovery accepts neither an old record
+ * of an earlier lap of the ring at the same place, nor bytes that a sender has put into a message.
  */
 export interface LogRecord {
   position: number;
@@ -99,7 +99,7 @@ export function putRecord(bytes: Buffer, at: number, record: LogRecord, key: Che
   return extentOf(length);
 }
 
-/** What is found at a place of the log. `damaged`: the header is intact, id or body are not. */
+/** Result of reading a place of the log. `damaged`: the header is intact, id or body are not. */
 export type FoundRecord =
   | { state: 'valid'; record: LogRecord; extent: number }
   | { state: 'damaged'; record: LogRecord; extent: number }
@@ -109,7 +109,7 @@ const NONE: FoundRecord = { state: 'none' };
 
 /**
  * Reads the record at `at` of a segment.
- * @param position position in the log that this place has.
+ * @param position position of this place in the log.
  * @returns a record of any generation; its body refers to `segment`.
  */
 export function readRecord(segment: Buffer, at: number, position: number, key: ChecksumKey): FoundRecord {

@@ -10,7 +10,7 @@ export interface DamagedPart {
   /** The record, if its header is intact. */
   record: LogRecord | undefined;
   bytes: Buffer;
-  /** Whether it lies before the position that a later record states to be synced: it was confirmed, and is no torn tail. */
+  /** Whether it lies before the position that a later record states to be synced: it was confirmed, and it is not a torn tail. */
   isConfirmed: boolean;
 }
 
@@ -18,7 +18,7 @@ export interface DamagedPart {
 export interface ScannedLog {
   /** Intact records, in order, with whole transactions only. */
   records: LogRecord[];
-  /** Damaged parts, in order: those of confirmed transactions, and those of which nobody can say whether they were. */
+  /** Damaged parts, in order: those of confirmed transactions, and those that may not have been confirmed. */
   damaged: DamagedPart[];
   /** Newest generation of which there is a record; undefined when there is no record. */
   generation: number | undefined;
@@ -26,7 +26,7 @@ export interface ScannedLog {
   nextSequence: number;
 }
 
-/** Where to read, and what counts. */
+/** Where to read, and which records count. */
 export interface ScanOptions {
   directory: string;
   segmentBytes: number;
@@ -44,15 +44,15 @@ type Item =
 
 /**
  * Reads the log. The first gap ends it: behind the position that a later record states to be synced, a gap is a torn tail,
- * which no client was told of. Before that position a gap is damage: it is named, and reading goes on behind it.
+ * and no client got a confirmation for it. Before that position a gap is damage: it is reported, and reading continues behind it.
  *
- * A record with an intact header and a damaged body at the end may be torn or damaged, which nothing tells apart. It is kept
+ * If a record at the end has an intact header and a damaged body, it is torn or damaged. Nothing shows which. It is kept
  * aside in both cases, with the other records of its transaction.
  */
 export function scanLog(options: ScanOptions, kernel: Kernel): ScannedLog {
   const sequences = listSegments(options.directory, kernel);
   const all = [...itemsOf(sequences, options, kernel)];
-  // No spread of the records into arguments: there may be more of them than a call can have.
+  // Do not pass all records as arguments to Math.max: a call cannot have so many.
   const newest = all.reduce<number | undefined>(
     (highest, item) => (item.state === 'gap' ? highest : Math.max(highest ?? 0, item.record.generation)),
     undefined,
@@ -73,8 +73,8 @@ export function scanLog(options: ScanOptions, kernel: Kernel): ScannedLog {
 }
 
 /**
- * Turns records of other generations into gaps; gaps that nothing follows are left out.
- * @param isUnknown whether nothing says where the generation begins: what is before its first record is left out then.
+ * Turns records of other generations into gaps. Leaves out the gaps at the end.
+ * @param isUnknown whether the beginning of the generation is unknown. Everything before its first record is then left out.
  */
 function withoutOlder(items: readonly Item[], generation: number | undefined, isUnknown: boolean): Item[] {
   const ofGeneration = (item: Item) => item.state !== 'gap' && item.record.generation === generation;
@@ -128,7 +128,7 @@ function* itemsOfSegment(
   }
 }
 
-/** A rest of a segment that is too short for a record is no gap. */
+/** Size of the header of a record. A shorter rest of a segment can hold no record, so it is not a gap. */
 const MIN_GAP_BYTES = 72;
 
 /** Returns the offset of the next record from `from` on; the length of the segment when there is none. */
@@ -140,8 +140,8 @@ function nextRecord(segment: Buffer, from: number, base: number, key: ChecksumKe
 }
 
 /**
- * Sorts out what does not count. Below the stated position every transaction was confirmed: each intact record counts. Behind
- * it a transaction counts only as a whole.
+ * Leaves out the records that do not count. Below the stated position every transaction was confirmed, so each intact record
+ * counts. Behind this position a transaction counts only as a whole.
  */
 function wholeTransactions(items: readonly Item[], stated: number): Pick<ScannedLog, 'records' | 'damaged'> {
   const records: LogRecord[] = [];
@@ -176,7 +176,7 @@ function isCommitted(transaction: readonly Item[]): boolean {
   );
 }
 
-/** Groups records by their transactions. A gap belongs to the transaction around it, or is one of its own. */
+/** Groups records by their transactions. A gap belongs to the transaction around it, or forms a group of its own. */
 function* transactionsOf(items: readonly Item[]): Generator<Item[]> {
   let group: Item[] = [];
   for (const item of items) {

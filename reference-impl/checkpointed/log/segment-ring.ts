@@ -5,11 +5,11 @@ import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
 import { hex16, PAGE_BYTES, writeWhole } from '../files.js';
 
 const NAME = /^([0-9a-f]{16})\.segment$/;
-/** End of the name of a segment that is being made. */
+/** Last part of the name of a segment that is being made. */
 const PARTIAL = '.segment.new';
 /**
- * Bytes of zeros that are written at once into a new segment. Small writes keep the pages of the cache small: with large ones,
- * each later sync of a few records would write many times their size.
+ * Bytes of zeros in one write to a new segment. After large writes the page cache holds large folios, and each later sync of a
+ * few records would write many times their size.
  */
 const FILL_BYTES = PAGE_BYTES;
 /** Writes between two turns of the event loop, while a new segment is filled. */
@@ -26,7 +26,7 @@ export function listSegments(directory: string, kernel: Kernel): number[] {
     .sort((a, b) => a - b);
 }
 
-/** Removes what a killed server has left of segments that it was making. */
+/** Removes the incomplete segments that a killed server has left. */
 export function removePartialSegments(directory: string, kernel: Kernel): void {
   for (const name of kernel.list(directory)) if (name.endsWith(PARTIAL)) kernel.remove(join(directory, name));
 }
@@ -49,7 +49,7 @@ export class SegmentRing {
   readonly #used: number[] = [];
   #preparing: Promise<void> | undefined;
 
-  /** @param free the segments that are there and may be used again. */
+  /** @param free sequence numbers of the existing segments that may be used again. */
   constructor(directory: string, segmentBytes: number, free: readonly number[], kernel: Kernel) {
     this.#kernel = kernel;
     this.#directory = directory;
@@ -72,7 +72,7 @@ export class SegmentRing {
     return this.#used.includes(sequence);
   }
 
-  /** Makes a segment ready. @throws the errors of node:fs, such as ENOSPC; nothing is ready then. */
+  /** Makes a segment ready. @throws the errors of node:fs, such as ENOSPC. The segment is then not ready. */
   async prepare(sequence: number): Promise<void> {
     while (this.#preparing !== undefined) await this.#preparing.catch(() => undefined);
     if (this.isReady(sequence)) return;
@@ -118,7 +118,7 @@ export class SegmentRing {
     kernel.rename(partial, path);
   }
 
-  /** Frees the segments before one. Their records must not be needed by any recovery. */
+  /** Frees the segments before `sequence`. No recovery may need their records. */
   release(sequence: number): void {
     while (this.#used[0] !== undefined && this.#used[0] < sequence) {
       const freed = this.#used.shift();

@@ -5,14 +5,14 @@ import type { QueueLock } from './queue-lock.js';
 export interface QueueDefinition {
   name: string;
   /**
-   * `strict`: the next message is given to a receiver only after the one before it was given back or its consumption has begun,
-   * so that receivers see messages in commit order, also after a receiver that has failed. `relaxed`: several receivers get messages at
-   * the same time.
+   * `strict`: a receiver gets the next message only after the previous one was given back or its consumption has begun. So
+   * receivers get messages in commit order, also after a receiver has failed. `relaxed`: several receivers get messages at the
+   * same time.
    */
   order: 'strict' | 'relaxed';
 }
 
-/** What a checkpoint copies: references to the messages of one moment. */
+/** References to the messages of a queue at one moment. A checkpoint writes them. */
 export interface QueueSnapshot {
   definition: QueueDefinition;
   /** All messages that are not consumed, in order of their numbers. */
@@ -22,8 +22,8 @@ export interface QueueSnapshot {
 }
 
 /**
- * Memory that a message takes beside its id and its body, in bytes: the objects around them in the heap of V8, and what the
- * buffer of the body costs outside of it. Measured as growth of the process; see bench/memory.ts.
+ * Memory that a message takes beside its id and its body, in bytes: objects in the heap of V8, and the management of the body's
+ * buffer outside of it. bench/memory.ts measures it as the growth of the process.
  */
 export const MESSAGE_OVERHEAD_BYTES = 560;
 
@@ -39,9 +39,9 @@ export class MemoryQueue {
   definition: QueueDefinition;
   /** Whether definition or contents differ from the last snapshot. */
   changed = true;
-  /** Messages that no receiver has, in order. */
+  /** Messages that no receiver holds, in order. */
   readonly ready = new MessageList();
-  /** Messages that a receiver has, by number. */
+  /** Messages that a receiver holds, by number. */
   readonly taken = new Map<number, Message>();
   /** Messages whose consumption is being committed, by number. They can no longer be given back. */
   readonly leaving = new Map<number, Message>();
@@ -89,7 +89,7 @@ export class MemoryQueue {
     return true;
   }
 
-  /** Takes back the beginning of a consumption: the receiver still has the message. */
+  /** Cancels a consumption that has begun: the receiver still holds the message. */
   stay(message: Message): void {
     if (this.leaving.delete(message.number)) this.taken.set(message.number, message);
   }
@@ -102,8 +102,8 @@ export class MemoryQueue {
   }
 
   /**
-   * Returns references to the contents. The caller holds the lock. The flag is cleared with the copy: a change that comes
-   * later, while the snapshot is written, must set it again.
+   * Returns references to the contents. The caller holds the lock. It clears `changed` together with the copy, so that a change
+   * while the snapshot is written sets the flag again. Otherwise the next checkpoint would skip this queue.
    */
   snapshot(redoPosition: number): QueueSnapshot {
     this.changed = false;

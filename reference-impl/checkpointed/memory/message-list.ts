@@ -12,8 +12,8 @@ export interface Message {
 }
 
 /**
- * A doubly linked list of messages in order of their numbers. A transaction stages its messages in a list of its own, which
- * is spliced into that of the queue in one step, however long it is.
+ * A doubly linked list of messages in order of their numbers. The messages of a commit are in a list of their own. One step
+ * splices it into the list of the queue, whatever its length.
  */
 export class MessageList {
   head: Message | undefined;
@@ -55,7 +55,7 @@ export class MessageList {
     assert(this.length >= 0, 'a message is removed from a list that contains it');
   }
 
-  /** Puts a message back at the place of its number. The search begins at the head, where it mostly is. */
+  /** Puts a message back at the place of its number. The search begins at the head, because the place is mostly there. */
   putBack(message: Message): void {
     let after = this.head;
     while (after !== undefined && after.number < message.number) after = after.next;

@@ -1,7 +1,7 @@
 import { assert } from '../../common/platform/errors.js';
 import type { Kernel } from '../../common/platform/kernel.js';
 
-/** The times of all locks of one server. */
+/** Figures of all locks of one server. */
 export interface LockTimes {
   /** How often a queue was locked. */
   count: number;

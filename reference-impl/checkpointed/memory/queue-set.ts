@@ -7,7 +7,7 @@ export class QueueSet {
   readonly #kernel: Pick<Kernel, 'monotonicMs'>;
   readonly #byId = new Map<number, MemoryQueue>();
   readonly #byName = new Map<string, MemoryQueue>();
-  /** The queues in order; made when it is asked for. */
+  /** The queues in order. `list` makes it when it is undefined. */
   #list: readonly MemoryQueue[] | undefined;
   readonly lockTimes: LockTimes = { count: 0, lockedMs: 0 };
 

@@ -28,11 +28,11 @@ import { Transaction } from './transaction.js';
 import { type LoggedTransaction, TransactionLog } from './transaction-log.js';
 import type { Change, CommitOutcome, Held, RejectionReason, TakenMessage } from './types.js';
 
-/** Time after which a record states that the newest transactions are synced, in milliseconds. */
+/** Interval at which a record states that the newest transactions are synced, in milliseconds. */
 const NOTE_INTERVAL_MS = 20;
-/** Shortest time from a failed checkpoint to one that is made before its time, in milliseconds. */
+/** Shortest time between a failed checkpoint and an early one, in milliseconds. */
 const RETRY_INTERVAL_MS = 200;
-/** Part of the log that is in use when a checkpoint is made before its time. */
+/** Used part of the log at which an early checkpoint is made, from 0 to 1. */
 const URGENT_LOG_USE = 0.5;
 const NOTHING = Buffer.alloc(0);
 
@@ -46,7 +46,7 @@ export interface QueueFigures {
   /** Bytes of the log that are in use, and of the whole ring. */
   logBytes: number;
   logCapacityBytes: number;
-  /** How often a queue was locked, and for how long in all, in milliseconds. */
+  /** How often a queue was locked, and the sum of these times in milliseconds. */
   locks: number;
   lockedMs: number;
   /** Time since the start, in milliseconds. */
@@ -78,14 +78,14 @@ export class CheckpointedQueue {
   #failedCheckpoints = 0;
   /** When the last checkpoint failed, on the monotonic clock. */
   #failedAtMs = Number.NEGATIVE_INFINITY;
-  /** Where the search for the next message begins, so that each queue has its turn. */
+  /** Index at which the search for the next message begins. It moves on, so that every queue gets its turn. */
   #turn = 0;
   #reportFailure: (error: unknown) => void = () => undefined;
-  /** Rejects when the queue has failed: its process must end, and its successor recovers. */
+  /** Rejects when the queue has failed. Its process must then end, and the next start recovers. */
   readonly failure: Promise<never>;
 
   /**
-   * Opens a queue, and thereby restores it.
+   * Restores a queue and opens it.
    * @throws QueueError `not-a-queue`, `queue-in-use`, `damaged-queue`; `sync-failed` when the restored state cannot be written.
    */
   static async open(directory: string, run: RunSettings, host: Host): Promise<CheckpointedQueue> {
@@ -99,7 +99,8 @@ export class CheckpointedQueue {
     }
     let queue: CheckpointedQueue | undefined;
     try {
-      // The lock has made the missing file. Without its name on the disk, a power cut takes all later control records away.
+      // If the control file was missing, the lock has made it. Sync its name: otherwise a power cut removes the file with all
+      // later control records.
       if (!hasControl) syncDirectory(directory, host.kernel);
       const state = readState(directory, settings, host.kernel);
       if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
@@ -157,8 +158,8 @@ export class CheckpointedQueue {
   }
 
   /**
-   * Puts the restored state in force, with a new generation of the log. Only then old segments may be used again, and the
-   * queue is ready.
+   * Puts the restored state in force, with a new generation of the log. Only after that, old segments may be used again and
+   * the queue is ready.
    */
   async #start(): Promise<void> {
     await this.#runCheckpoint();
@@ -182,7 +183,7 @@ export class CheckpointedQueue {
     this.#onReady.push(callback);
   }
 
-  /** Takes the next message that is ready, of one queue or of any. */
+  /** Takes the next ready message, from one queue or from any. */
   take(queueName?: string): TakenMessage | undefined {
     const named = queueName === undefined ? undefined : this.#queues.byName(queueName);
     if (queueName !== undefined) return named && this.#takeFrom(named);
@@ -209,7 +210,7 @@ export class CheckpointedQueue {
 
   /**
    * Commits a transaction. It is durable, and its messages are ready, when the promise resolves.
-   * @throws QueueError when nobody knows whether the next recovery will find the transaction.
+   * @throws QueueError when it is unknown whether the next recovery will find the transaction.
    */
   async commit({ puts, consumed }: Change): Promise<CommitOutcome> {
     const changes: StagedChange[] = [];
@@ -297,7 +298,7 @@ export class CheckpointedQueue {
     return this.#transactions.freeBytes() < this.#log.totalBytes * (1 - part);
   }
 
-  /** Makes the next segment ready. A failure comes back when a transaction needs the segment. */
+  /** Makes the next segment ready. If this fails, the transaction that needs the segment tries it again. */
   #prepareSegment(): void {
     if (!this.#log.isNextReady) this.#log.prepareNext().catch(() => undefined);
   }
@@ -323,7 +324,7 @@ export class CheckpointedQueue {
     return (await creation) === 'rejected' ? 'rejected' : 'created';
   }
 
-  /** The creations that are being logged, by name: a recovery would make a queue of each record. */
+  /** Creations that are being logged, by name. A second creation waits: otherwise a recovery would make a queue of each record. */
   readonly #creating = new Map<string, Promise<unknown>>();
 
   /** Changes the definition of a queue. @throws QueueError `bad-setting` for a wrong definition */
@@ -386,7 +387,7 @@ export class CheckpointedQueue {
     };
   }
 
-  /** Makes a checkpoint now, or waits for the end of the one that is being made. @throws QueueError as `failure` */
+  /** Makes a checkpoint now, or waits for the one in progress. @throws QueueError the same error as `failure` */
   async checkpoint(): Promise<void> {
     if (this.#checkpoint !== undefined) return this.#checkpoint;
     if (this.#isCovered()) return;
@@ -396,7 +397,7 @@ export class CheckpointedQueue {
     await this.#checkpoint;
   }
 
-  /** Whether the checkpoint in force has everything: no queue has changed, and the log holds nothing to redo. */
+  /** Whether the checkpoint in force is complete: no queue has changed, and the log contains nothing to redo. */
   #isCovered(): boolean {
     const redo = this.#transactions.redoPosition;
     const inForce = this.#checkpointer.inForce?.queues ?? [];
@@ -405,7 +406,7 @@ export class CheckpointedQueue {
     );
   }
 
-  /** Makes a checkpoint before its time, but not again and again while they fail. */
+  /** Makes an early checkpoint, unless one has just failed. */
   #checkpointSoon(): void {
     if (this.#kernel.monotonicMs() - this.#failedAtMs < RETRY_INTERVAL_MS) return;
     this.checkpoint().catch(() => undefined);
@@ -432,7 +433,7 @@ export class CheckpointedQueue {
     this.#log.release(released);
   }
 
-  /** Ends the queue in order: the last checkpoint holds everything, so the next start has nothing to redo. */
+  /** Closes the queue after a last checkpoint, so that the next start has nothing to redo. */
   async close(): Promise<void> {
     for (const timer of this.#timers.splice(0)) timer.close();
     await this.#transactions.whenIdle();

@@ -35,7 +35,7 @@ function definitionOf(
   const [unknown] = Object.keys(others);
   if (unknown !== undefined)
     throw new QueueError('bad-setting', `queue ${name}: found ${unknown}, expected only order`);
-  // What is wrong is refused by the queue.
+  // The queue checks name and order.
   return { name, order: order as QueueDefinition['order'] };
 }
 

@@ -9,7 +9,7 @@ import { SegmentRing } from '../log/segment-ring.js';
 import { defaultQueues } from '../memory/default-queues.js';
 import { type InstalledSettings, MIN_SEGMENTS, pathsOf, writeSettings } from '../settings.js';
 
-/** What a person chooses when a queue is installed. */
+/** Settings that the user chooses at the installation. */
 export type InstallOptions = Omit<InstalledSettings, 'key'>;
 
 export const DEFAULT_INSTALL_OPTIONS: InstallOptions = { segmentBytes: 16 * 2 ** 20, segments: 8, queues: 8 };
@@ -18,7 +18,8 @@ export const DEFAULT_INSTALL_OPTIONS: InstallOptions = { segmentBytes: 16 * 2 **
 export const SEGMENT_LIMITS = { min: 4096, max: 256 * 2 ** 20 } as const;
 
 /**
- * Creates the files of a queue. The settings come last: without them, a power cut has left no queue, and install begins anew.
+ * Creates the files of a queue. It writes the settings last. After a power cut before that, no queue is installed, and install
+ * can run again.
  * @throws QueueError `queue-exists` when one is installed.
  */
 export async function installQueue(

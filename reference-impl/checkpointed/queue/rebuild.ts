@@ -7,8 +7,8 @@ import { DEFAULT_RUN_SETTINGS, pathsOf, readSettings } from '../settings.js';
 import { CheckpointedQueue } from './checkpointed-queue.js';
 
 /**
- * Restores a queue as the server does at its start, and ends.
- * @param fromNothing moves the control record aside, so that the slots and the log alone say what is in force.
+ * Restores a queue as the server does at its start, and closes it.
+ * @param fromNothing whether to rename the control file first, so that only slots and log are used.
  */
 export async function rebuildQueue(
   directory: string,

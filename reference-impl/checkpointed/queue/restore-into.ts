@@ -9,7 +9,7 @@ export function restoreInto(queues: QueueSet, restored: readonly RestoredQueue[]
     if (queue === undefined) continue;
     const staged = new MessageList();
     for (const { id, number, body } of one.messages()) {
-      // A copy: the body refers to a whole segment or slot, which would stay in memory with it.
+      // Copy the body. It is a view of a whole segment or slot, which would otherwise stay in memory.
       staged.push({ id, number, body: Buffer.from(body), next: undefined, previous: undefined });
     }
     queue.splice(staged);

@@ -31,7 +31,7 @@ export function splice(queues: QueueSet, transactions: readonly LoggedTransactio
     }
   }
   for (const [id, changes] of ofQueue) {
-    // A transaction before has deleted the queue. A recovery leaves these records out too.
+    // An earlier transaction has deleted the queue. A recovery leaves these records out too.
     const queue = queues.byId(id);
     if (queue !== undefined) queue.lock.hold(() => spliceInto(queues, queue, changes));
   }

@@ -16,7 +16,7 @@ interface Waiting<Staged> {
   reject: (error: unknown) => void;
 }
 
-/** Upper bound of the bytes that are logged at once, so that the first transaction does not wait for very many others. */
+/** Upper bound of the bytes of a batch, so that the first transaction does not wait for very many others. */
 const MAX_BATCH_BYTES = 8 * 2 ** 20;
 
 /**
@@ -29,7 +29,7 @@ export class TransactionLog<Staged extends StagedOperation> {
   readonly #onFailed: (error: unknown) => void;
   readonly #kernel: Pick<Kernel, 'defer'>;
   #waiting: Waiting<Staged>[] = [];
-  /** Position behind the transactions that wait or are being written; below that of the log when there are none. */
+  /** Position behind the transactions that wait or are being written. When there are none, it is below that of the log. */
   #plannedEnd = 0;
   #isRunning = false;
   readonly #onIdle: (() => void)[] = [];
@@ -55,23 +55,23 @@ export class TransactionLog<Staged extends StagedOperation> {
 
   /**
    * Lowest position of a transaction that may be logged and is not yet spliced; the end of the log when there is none. A
-   * checkpoint may forget what is before, and nothing else.
+   * checkpoint needs the log from this position on, and nothing before it.
    */
   get redoPosition(): number {
     return this.#unspliced ?? this.#log.position;
   }
 
-  /** Bytes that can still be written, besides the transactions that wait and, if they are given, some operations. */
+  /** Returns the bytes that are free in the log after the waiting transactions and the given operations. */
   freeBytes(operations: readonly StagedOperation[] = []): number {
     return this.#log.limit - this.#endWith(operations);
   }
 
-  /** Position behind all that waits and these operations. The ends of segments that stay empty count as written. */
+  /** Returns the position behind the waiting transactions and these operations. Unused ends of segments count as written. */
   #endWith(operations: readonly StagedOperation[]): number {
     return this.#log.endOf(operations, Math.max(this.#plannedEnd, this.#log.position));
   }
 
-  /** Waits until nothing waits and nothing is being written. */
+  /** Waits until no transaction waits or is being written. */
   async whenIdle(): Promise<void> {
     while (this.#isRunning) await new Promise<void>((resolve) => this.#onIdle.push(resolve));
   }
@@ -84,8 +84,8 @@ export class TransactionLog<Staged extends StagedOperation> {
 
   /**
    * Logs a transaction and splices it into the queues.
-   * @throws QueueError `no-space-on-disk`: nothing was written. Any other error: nobody knows whether a recovery will find the
-   *   transaction.
+   * @throws QueueError `no-space-on-disk`: nothing was written. After any other error it is unknown whether a recovery will find
+   *   the transaction.
    */
   async commit(operations: readonly Staged[]): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
@@ -98,7 +98,7 @@ export class TransactionLog<Staged extends StagedOperation> {
     await committed;
   }
 
-  /** Writes a record that states what is synced, unless a transaction waits, whose record will. */
+  /** Writes a record that states what is synced. A transaction in progress makes it unnecessary: its records state it. */
   async note(): Promise<void> {
     if (this.#isRunning || this.#failure !== undefined || !this.#log.needsNote) return;
     this.#isRunning = true;
@@ -124,8 +124,8 @@ export class TransactionLog<Staged extends StagedOperation> {
   }
 
   /**
-   * Waits for the other transactions of this turn of the event loop: clients that were answered together come back together, and
-   * the first of them would else have a sync of its own.
+   * Waits for the other transactions of this turn of the event loop. Clients that got their answers together send their next
+   * requests together. Without this wait, the first of them would have a sync of its own.
    */
   async #gather(): Promise<void> {
     await new Promise<void>((resolve) => this.#kernel.defer(resolve));

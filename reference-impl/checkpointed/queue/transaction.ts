@@ -9,8 +9,8 @@ export interface TransactionStore {
 }
 
 /**
- * A transaction: puts and takes that are staged privately. Nobody sees a put before the commit. A taken message is not given to
- * others, and stays part of its queue's contents until the commit.
+ * A transaction: puts and takes that are staged privately. Before the commit no receiver sees a put. No other receiver gets a
+ * taken message, which stays in the contents of its queue until the commit.
  */
 export class Transaction {
   readonly #queue: TransactionStore;
@@ -38,7 +38,7 @@ export class Transaction {
 
   /**
    * Commits all of the transaction. After a rejection nothing has happened, and the taken messages are ready again.
-   * @throws the failure of the queue: nobody knows whether the next recovery will find the transaction.
+   * @throws the failure of the queue. It is then unknown whether the next recovery will find the transaction.
    */
   async commit(): Promise<CommitOutcome> {
     this.#check();

@@ -8,7 +8,7 @@ export interface NewMessage {
   queue?: string | undefined;
 }
 
-/** A message that a receiver has. The front passes it back to consume it or to give it back. */
+/** A message that a receiver holds. The front passes this object to consume the message or to give it back. */
 export interface TakenMessage {
   readonly id: string;
   readonly body: Buffer;

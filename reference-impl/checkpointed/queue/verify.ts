@@ -21,9 +21,9 @@ export interface VerifyReport {
 const MAX_TRIES = 20;
 
 /**
- * Reads the state of a queue that a server may be changing. Between two checkpoints nothing that a recovery reads is
- * overwritten: the state is consistent when the same checkpoint is in force before and after. A record that the server writes
- * meanwhile may look damaged, but not in a second look.
+ * Reads the state of a queue while a server may change it. Between two checkpoints the server overwrites nothing that a recovery
+ * reads. So the state is consistent if the same checkpoint is in force before and after. A record that the server is writing may
+ * look damaged. It looks intact when the state is read a second time.
  * @throws QueueError `queue-in-use` when checkpoints come faster than the state can be read.
  */
 export function readStableState(directory: string, kernel: Kernel): StoredState {
@@ -45,7 +45,7 @@ function readBetweenCheckpoints(directory: string, settings: InstalledSettings, 
       const state = readState(directory, settings, kernel);
       if (inForce() === before) return state;
     } catch (error) {
-      // The server uses a segment under another name, or has removed a slot.
+      // The server has renamed a segment or removed a slot. Read again.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       missing = error;
     }
@@ -58,8 +58,8 @@ function readBetweenCheckpoints(directory: string, settings: InstalledSettings, 
 }
 
 /**
- * Checks a stored queue, while its server runs or is stopped: every confirmed record and message can be read, and what a
- * recovery would restore is in order.
+ * Checks a stored queue, while its server runs or is stopped. Every confirmed record and message must be readable, and the
+ * entries of the control record must be valid.
  */
 export function verifyQueue(directory: string, kernel: Kernel): VerifyReport {
   const state = readStableState(directory, kernel);

@@ -4,11 +4,11 @@ import { syncDirectory } from '../../common/platform/directory.js';
 import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
 import { writeWhole } from '../files.js';
 
-/** Something that a recovery could not read. */
+/** Damaged bytes that a recovery could not read. */
 export interface AsidePart {
-  /** Name of its file: the same part has the same name in each recovery. */
+  /** Name of its file. The same part has the same name in every recovery. */
   name: string;
-  /** What it is, one line. */
+  /** Description, one line. */
   what: string;
   bytes: Buffer;
   /** False for the last records of the log, which may never have been confirmed. */
@@ -19,7 +19,8 @@ export interface AsidePart {
 const LINE_END = '\n';
 
 /**
- * Keeps damaged parts in files of their own, for an operator. They are on the disk before the recovery forgets where they were.
+ * Writes each damaged part into a file of its own, for an operator. The files are synced before the recovery makes the
+ * checkpoint after which the damaged places may be overwritten.
  */
 export function keepAside(directory: string, parts: readonly AsidePart[], kernel: Kernel): void {
   if (parts.length === 0) return;

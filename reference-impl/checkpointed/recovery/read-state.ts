@@ -11,17 +11,17 @@ import { type InstalledSettings, pathsOf } from '../settings.js';
 import type { AsidePart } from './aside.js';
 import { RestoredQueue, redo } from './redo.js';
 
-/** The state of a stored queue: what a recovery makes of the files, before it changes any. */
+/** The state of a stored queue, as a recovery reads it from the files. */
 export interface StoredState {
-  /** The control record in force, or the one that the slots show. */
+  /** The control record in force, or the one that was made from the slots. */
   control: ControlRecord;
   /** Whether no copy of the control record could be read. */
   isControlLost: boolean;
-  /** Whether the slots say what is in force, because the control record is lost or older than they are. */
+  /** Whether the control record was made from the slots, because the stored one is lost or older than they are. */
   isFromSlots: boolean;
   queues: RestoredQueue[];
   damaged: AsidePart[];
-  /** Highest generation of which there is a trace. */
+  /** Highest generation in the control record or in the log. */
   generation: number;
   /** Lowest segment that was never used. */
   nextSequence: number;
@@ -31,9 +31,9 @@ export interface StoredState {
  * Reads a stored queue: the newest control record, the slots that it names, and the transactions of the log behind them. It
  * changes nothing.
  *
- * The control record may be lost, damaged or an old one. An old one is not believed: each slot says itself from where the log is
- * redone, so the newest whole slot of each queue then counts. A newer slot alone proves nothing: a server may have been killed
- * before its checkpoint was complete, and its slots may not be on the disk.
+ * The control record may be lost, damaged or old. Then the newest whole slot of each queue counts: each slot states from where the
+ * log is redone. A newer slot alone does not show that the control record is old. A server may have been killed before its
+ * checkpoint was complete, and its slots may not be on the disk.
  */
 export function readState(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const paths = pathsOf(directory);
@@ -76,7 +76,7 @@ function stateOf(
   const { segmentBytes, key } = settings;
   const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
   const restored = redo(queues, log.records);
-  // The slot of a queue that the log deletes may be gone.
+  // A queue that the log deletes needs no slot, so its slot may be missing.
   const damaged = slots
     .filter(({ entry }) => restored.some(({ id }) => id === entry.id))
     .flatMap(({ entry, slot }) => partsOfSlot(entry, slot));
@@ -101,8 +101,8 @@ function stateOf(
 }
 
 /**
- * Puts slots on the disk that no control record names: a server may have been killed before it did. The next checkpoint
- * overwrites the slots before them, which the disk may still need.
+ * Syncs slots that no control record names, because a server may have been killed before it synced them. The next checkpoint
+ * overwrites the other slots of these queues. After a power cut, a queue would then have no whole slot.
  */
 export function syncSlots(directory: string, entries: readonly ControlEntry[], kernel: Kernel): void {
   for (const { id, slot } of entries) {
@@ -111,7 +111,7 @@ export function syncSlots(directory: string, entries: readonly ControlEntry[], k
     const bytes = readWhole(kernel, path);
     const fd = kernel.open(path, 'r+');
     try {
-      // Write the same bytes again: after a failed sync the kernel takes pages for clean that the disk never got.
+      // Write the same bytes again. After a failed sync the kernel treats the pages as clean, although they are not on the disk.
       writeWhole(kernel, fd, bytes, 0);
       kernel.fsync(fd);
     } finally {
@@ -122,8 +122,8 @@ export function syncSlots(directory: string, entries: readonly ControlEntry[], k
 }
 
 /**
- * Reports whether a slot that the control record names is gone, and the other slot of its queue is a newer one. No checkpoint
- * overwrites a slot before a later control record names the other one.
+ * Reports whether a slot that the control record names is unreadable while the other slot of its queue is newer. The control record
+ * is then old: a checkpoint overwrites a slot only after a later control record names the other one.
  */
 function namesOverwrittenSlot(
   directory: string,
@@ -157,7 +157,8 @@ function partsOfSlot(
   const parts = damaged.map(({ at, message, bytes }) => {
     const what = message === undefined ? `${bytes.length} bytes` : `message ${JSON.stringify(message.id)}`;
     return {
-      // A message is damaged once. Other bytes at the same place of a later slot are another part.
+      // Name a message by its number, so that later recoveries do not count it again. Name other bytes by checkpoint and place,
+      // because a later slot may be damaged at the same place.
       name: `slot-${hex16(id)}-${message === undefined ? `${checkpoint}-at-${at}` : hex16(message.number)}`,
       what: `queue ${definition.name}, slot ${slot}, byte ${at}: ${what}, damaged`,
       bytes,
@@ -204,10 +205,10 @@ function slotAt(
 }
 
 /**
- * Makes a control record out of the slots, for one that is lost or older than they are.
- * @param stored the control record that may be an old one.
- * @returns the record, and the position from which the log is read: the lowest one of any slot. The slots of a checkpoint that was
- *   not complete do not show a queue that was created before it.
+ * Makes a control record from the slots, when the stored one is lost or older than they are.
+ * @param stored the stored control record, which may be old; undefined when it is lost.
+ * @returns the record, and the position from which the log is read: the lowest one of any slot. An incomplete checkpoint may
+ *   have written no slot of a queue that was created before it. The log must then contain the creation.
  */
 function controlOfSlots(
   directory: string,
@@ -239,7 +240,7 @@ function controlOfSlots(
     generation: Math.max(0, ...all.map((one) => one.generation)),
     queues: entries.sort((a, b) => a.id - b.id),
   };
-  // The log has all of a queue whose creation it has.
+  // If the log contains the creation of a queue, it contains all of the queue, so its slots are not needed.
   const unreadable = places.filter(({ queue }) => !ofQueue.has(queue) && queue < logStart);
   return {
     control,
@@ -248,7 +249,7 @@ function controlOfSlots(
   };
 }
 
-/** Makes the entry of a default queue of which no slot has an intact header. The messages in its newest slot may be intact. */
+/** Makes the entry of a default queue whose slots have no intact header. The messages in its newest slot may be intact. */
 function withoutHeader(
   directory: string,
   id: number,
@@ -265,7 +266,7 @@ function withoutHeader(
   return { id, slot: 0, checkpoint: 0, ...newest, redo: 0, definition };
 }
 
-/** A slot file of which nobody knows what it is worth: all of it is kept. */
+/** Returns a whole slot file as a damaged part, because its header cannot be read. */
 function unreadableSlot(
   directory: string,
   { queue, slot }: { queue: number; slot: 0 | 1 },

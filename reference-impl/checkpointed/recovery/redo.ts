@@ -3,13 +3,13 @@ import type { ReadSlot, StoredMessage } from '../checkpoint/slot.js';
 import { type LogRecord, OPERATION } from '../log/record.js';
 import type { QueueDefinition } from '../memory/memory-queue.js';
 
-/** A queue while it is restored: the contents of its slot, to which the log is applied. */
+/** A queue that is being restored: the contents of its slot, to which records of the log are applied. */
 export class RestoredQueue {
   readonly id: number;
   /** Position from which records are applied to this queue. */
   readonly redo: number;
   definition: QueueDefinition;
-  /** Whether it differs from its slot. */
+  /** Whether its contents differ from its slot. */
   isChanged: boolean;
   readonly #messages = new Map<number, StoredMessage>();
 
@@ -37,7 +37,7 @@ export class RestoredQueue {
   }
 }
 
-/** Applies the records of the log, in order, to the queues. @returns the queues that are there afterwards. */
+/** Applies the records of the log, in order, to the queues. @returns the queues that exist afterwards. */
 export function redo(queues: readonly RestoredQueue[], records: readonly LogRecord[]): RestoredQueue[] {
   const byId = new Map(queues.map((queue) => [queue.id, queue]));
   for (const record of records) {

@@ -191,7 +191,7 @@ const slowCheckpoint: fc.Arbitrary<Operation[]> = fc
     crash,
   ]);
 
-/** Operations in which the sync of the segment fails that the log leaves, and then nothing survives but what is synced. */
+/** Operations in which the log changes the segment, the sync of the old segment fails, and only synced data survives. */
 const failedSwitch: fc.Arbitrary<Operation[]> = fc
   .record({
     first: fc.integer({ min: 0, max: 3000 }),
@@ -211,7 +211,7 @@ const failedSwitch: fc.Arbitrary<Operation[]> = fc
     { do: 'crash', power: true, seed: 0, states: 1, again: 0 },
   ]);
 
-/** Operations in which transactions are under way while a checkpoint is made, and then the machine crashes. */
+/** Operations in which transactions are in progress during a checkpoint, and then the machine crashes. */
 const duringCheckpoint: fc.Arbitrary<Operation[]> = fc
   .record({
     puts: fc.array(put, { minLength: 1, maxLength: 3 }),

@@ -32,7 +32,7 @@ const TURNS_BETWEEN_TRIES = 60;
 /** Sizes of the messages that an empty queue must accept. */
 const SIZES_AFTER_EMPTYING = [0, 3000];
 
-/** Codes of errors after which a server ends, and its supervisor starts it again: its disk has failed. */
+/** Codes of disk errors. The server ends after them, and its supervisor starts it again. */
 const DISK_FAILURES: readonly string[] = ['sync-failed', 'EIO'];
 
 /** A message that a receiver has. */

@@ -4,14 +4,14 @@ import { waitIfBulk } from './turns.js';
 
 /** Size of the first buffer of a body that comes in several pieces. */
 const FIRST_BYTES = 64 * 1024;
-/** After this number of pieces, they must have a mean size. Each one takes time, and a byte of body may be one. */
+/** Number of pieces after which their mean size counts. Each piece takes time, and a piece may have only one byte. */
 const FREE_PIECES = 1000;
 const MIN_PIECE_BYTES = 64;
 const EMPTY = Buffer.alloc(0);
 
 /**
  * Receives the body of a request. Answers itself when the body is too large (413), when there is no memory for it (503), or
- * when it has no length (411). Calls nobody when the connection breaks before the end: half a body is no message.
+ * when it has no length (411). If the connection breaks before the end, it does not call `receive`: half a body is no message.
  * @param receive called with the whole body. The caller closes the holding when the store has taken the body.
  */
 export function receiveBody(

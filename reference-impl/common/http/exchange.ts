@@ -15,7 +15,7 @@ const LINGER_MS = 2_000;
 export class Connection {
   readonly socket: Socket;
   readonly open = new Set<Exchange>();
-  /** Whether nonsense came behind the open requests. The connection closes after their answers. */
+  /** Whether invalid bytes came behind the open requests. The connection closes after their answers. */
   isBroken = false;
   /** Whether the server stops. The connection closes as soon as no request is open. */
   isStopping = false;
@@ -52,7 +52,7 @@ export class Exchange {
   readonly declaredBytes: number | undefined;
   /** Whether the client waits for `100 Continue` before it sends the body. */
   #expectsContinue: boolean;
-  /** `refused`: the answer waits for the end of a body that nobody wants. */
+  /** `refused`: the answer waits for the end of a body that is dropped. */
   #state: 'open' | 'refused' | 'answered' = 'open';
   /** Called when the connection closed before the whole answer was written. */
   onLost: (() => void) | undefined;

@@ -83,7 +83,7 @@ class Front implements HttpFront {
       });
       this.#server.listen({ host, port, backlog: 1024 }, resolve);
     });
-    // Such as no file descriptor for a new connection. The client sees a closed connection, and the others are served.
+    // For example, no file descriptor is left for a new connection. Its client sees a closed connection. The others are served.
     this.#server.on('error', () => undefined);
     this.#port = (this.#server.address() as AddressInfo).port;
   }
@@ -94,7 +94,7 @@ class Front implements HttpFront {
   }
 
   async #stop(graceMs: number): Promise<void> {
-    // Node closes connections as idle whose last answer is not written whole. The loop below knows better.
+    // Node would close connections whose last answer is not written completely. The loop below closes only idle ones.
     this.#server.closeIdleConnections = () => undefined;
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const connection of this.#connections.values()) {
@@ -121,7 +121,7 @@ class Front implements HttpFront {
       requestTimeout: requestTimeoutMs,
       keepAliveTimeout: keepAliveMs,
       connectionsCheckingInterval: CHECK_INTERVAL_MS,
-      // Node would answer without a text.
+      // The default answer of Node has no text.
       requireHostHeader: false,
     });
     // A client that reads no answer, or a connection whose other end has vanished.
@@ -208,8 +208,8 @@ class Front implements HttpFront {
   }
 
   /**
-   * What came is no request, or came too slowly. An answer written now would be taken for that of a request before it, whose
-   * message may be stored. So it is written only if no request waits for one.
+   * Handles bytes that are no request, or that came too slowly. If an earlier request still waits for its answer, the client
+   * would take an error for that answer, although its message may be stored. So the error is written only if no request waits.
    */
   #onNonsense(error: NodeJS.ErrnoException | undefined, socket: Socket): void {
     const connection = this.#connections.get(socket);

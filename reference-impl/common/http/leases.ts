@@ -93,7 +93,7 @@ export class Leases {
     }
   }
 
-  /** The messages are consumed. */
+  /** Ends leases whose messages are consumed. */
   committed(leases: readonly Lease[]): void {
     for (const lease of leases) {
       this.#end(lease);
@@ -107,7 +107,7 @@ export class Leases {
     }
   }
 
-  /** The store has changed nothing: the leases go on, or end now if their time has passed. */
+  /** Handles a rejection: the store has changed nothing. The leases go on, or end now if their time has passed. */
   rejected(leases: readonly Lease[]): void {
     for (const lease of leases) {
       lease.state = 'held';
@@ -116,7 +116,7 @@ export class Leases {
     }
   }
 
-  /** Nobody knows whether the messages are consumed: a message that is given back could be delivered twice. */
+  /** Handles an unknown outcome. The messages may be consumed, so they are not given back: they could be delivered twice. */
   unknown(leases: readonly Lease[]): void {
     for (const lease of leases) {
       clearTimeout(lease.timer);
@@ -125,7 +125,7 @@ export class Leases {
     }
   }
 
-  /** Gives all messages back that are held. Those being consumed are given back if the store rejects the commit. */
+  /** Gives all held messages back. A message that is being consumed is given back if the store rejects the commit. */
   stop(): void {
     this.#isStopped = true;
     for (const lease of [...this.#leases.values()]) {

@@ -75,7 +75,7 @@ export class Messages {
   }
 
   async #transact(exchange: Exchange, body: Buffer, holding: Holding): Promise<void> {
-    // The decoded messages are in memory beside their text.
+    // Reserve more memory: the decoded messages are in memory beside their text.
     if (!holding.take(body.length))
       return exchange.fail(503, 'no memory for this transaction now, try again later');
     const transaction = readTransaction(body);
@@ -154,7 +154,7 @@ function readTransaction(bytes: Buffer): { puts: NewMessage[]; consume: string[]
   } catch {
     return `the body is not JSON, ${expected}`;
   }
-  // Before the shape: the description of a million wrong parts takes more memory than they do.
+  // Check the number before the shape: the error text for a million wrong parts would take more memory than the parts.
   const parts = partsOf(value);
   if (parts > MAX_TRANSACTION_PARTS)
     return `the transaction has ${parts} parts, expected at most ${MAX_TRANSACTION_PARTS}`;

@@ -1,4 +1,4 @@
-/** Id of a message. It is sent in a header and written to logs, so it has no other bytes. */
+/** Id of a message. It is sent in a header and written to logs, so other bytes are not allowed. */
 export const ID = /^[A-Za-z0-9._~:@+=,-]{1,200}$/;
 /** Name of a queue. */
 export const QUEUE_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;

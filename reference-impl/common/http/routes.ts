@@ -5,7 +5,7 @@ import type { Exchange, Refusal } from './exchange.js';
 import type { Messages } from './messages.js';
 import { type Query, readTarget } from './names.js';
 
-/** What answers the requests. */
+/** The handlers of the requests. */
 export interface Services {
   messages: Messages;
   deliveries: Deliveries;

@@ -32,7 +32,7 @@ export interface FrontSettings {
   keepAliveMs: number;
 }
 
-/** The settings of a front of which nothing else is said. */
+/** The default settings of a front. */
 export const DEFAULT_SETTINGS: FrontSettings = {
   host: '127.0.0.1',
   port: 0,
@@ -50,7 +50,7 @@ export const DEFAULT_SETTINGS: FrontSettings = {
   keepAliveMs: 120_000,
 };
 
-/** Timers of Node end at once when they are longer. */
+/** Largest delay of a timer. Node ends a longer timer at once. */
 const MAX_SETTING = 2 ** 31 - 1;
 
 /**

@@ -14,12 +14,12 @@ export interface NewMessage {
   readonly queue?: string | undefined;
 }
 
-/** What became of a transaction. `detail` is one line for the producer: what was rejected, and what was expected. */
+/** Outcome of a transaction. `detail` is one line for the producer: what was rejected, and what was expected. */
 export type CommitOutcome =
   | { outcome: 'committed' }
   | { outcome: 'rejected'; reason: 'full' | 'too-large' | 'no-such-queue' | 'not-taken'; detail: string };
 
-/** What a client may know of a queue. */
+/** Description of a queue for clients. */
 export interface QueueInfo {
   name: string;
   /** Number of messages that are stored, with those in delivery. */

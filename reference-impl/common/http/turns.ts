@@ -10,7 +10,7 @@ let isScheduled = false;
 
 /**
  * Stops reading a large body that is still coming, until its turn. In one turn of the event loop, Node reads up to 2 MiB
- * of every connection that has so much. A small request would wait for a round of all large bodies.
+ * from every connection. Without this limit, a small request would wait until Node has read from all large bodies.
  */
 export function waitIfBulk(request: IncomingMessage, chunk: Buffer): void {
   // Small pieces of a paused body would pile up in Node, where no budget counts them.

@@ -93,8 +93,8 @@ const pipe2 = libc.func('int pipe2(_Out_ int *ends, int flags)') as (
 const O_CLOEXEC = 0o2000000;
 
 /**
- * Makes a pipe, whose two ends no other process inherits.
- * @returns the descriptors; undefined, with `errno()`, when there are too many of them.
+ * Makes a pipe. Other processes do not inherit its ends.
+ * @returns the descriptors; undefined, with `errno()`, when too many files are open.
  */
 export function makePipe(): { readEnd: number; writeEnd: number } | undefined {
   const ends = new Int32Array(2);
@@ -125,9 +125,9 @@ const posixSpawn = libc.func(
 ) => number;
 
 /**
- * Starts a process with posix_spawn(3), which does not copy the memory map of this process as the fork of node:child_process
- * does: with some hundred MiB in memory such a fork blocks this thread for many milliseconds. The caller waits for the process
- * with `waitPid`.
+ * Starts a process with posix_spawn(3). The fork of node:child_process copies the memory map of this process: with some hundred
+ * MiB in memory it blocks this thread for many milliseconds. posix_spawn does not copy it. The caller must call `hasEndedWell`
+ * until the process has ended.
  *
  * @param program path of the program.
  * @param stdio descriptors of this process that become 0, 1, 2 of the new one.
@@ -154,8 +154,8 @@ const waitpid = libc.func('int waitpid(int pid, _Out_ int *status, int options)'
 const WNOHANG = 1;
 
 /**
- * Looks whether a process that `spawnSmall` has started has ended, without waiting.
- * @returns undefined while it runs; otherwise whether it has ended by itself with exit code 0.
+ * Checks without waiting whether a process that `spawnSmall` has started has ended.
+ * @returns undefined while it runs; otherwise whether it ended by itself with exit code 0.
  */
 export function hasEndedWell(pid: number): boolean | undefined {
   const status = new Int32Array(1);

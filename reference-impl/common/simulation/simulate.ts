@@ -113,7 +113,7 @@ export async function simulate<Operation>(
 }
 
 /**
- * Repeats the run with this path. A path is fast-check's name for one run among those that a seed makes.
+ * Repeats the run with this path. With a path, fast-check names one of the runs that a seed makes.
  * @throws QueueError `bad-setting` when there is no such run; fast-check itself then throws, or runs nothing.
  */
 async function replayPath<Operation>(

@@ -30,7 +30,7 @@ interface ProducerFigures {
   lockedShare: number;
 }
 
-/** What was measured one after the other, so that a disk that is busy for a while slows down all of it. */
+/** Figures of one turn. They are measured one after the other, so that a disk that is busy for a while slows down all of them. */
 interface Turn {
   floor: FloorFigures;
   one: ProducerFigures;
@@ -64,7 +64,7 @@ export interface CheckpointedOptions {
 
 const RESTARTED_MESSAGES = [10_000, 100_000, 400_000];
 const MESSAGE_SIZES = [100, 1024];
-/** So many that the memory that the process takes anyway, some 30 MB, is a small part. */
+/** Number of messages. It is large, so that the 30 MB that the process itself takes are a small part. */
 const MEASURED_MESSAGES = '400000';
 
 /**

@@ -67,7 +67,7 @@ async function measureRedis(data: string, seconds: number): Promise<SystemFigure
       const { stdout } = await execa('redis-benchmark', [...args, '--csv', '-t', 'rpush']);
       return Number(/^"RPUSH","([\d.]+)"/m.exec(stdout)?.[1]);
     };
-    // It takes a number of requests, and no time: find out how many it does in a second.
+    // The client takes a number of requests and no duration. Measure first how many it makes in a second.
     const timed = async (clients: number) => {
       const perSecond = await rate(clients, 20 * clients);
       return rate(clients, Math.ceil(perSecond * seconds));
@@ -125,7 +125,7 @@ async function withServer<T>(
     }
     return await use();
   } finally {
-    // The fast stop of PostgreSQL; Redis stops as well.
+    // SIGINT is the fast stop of PostgreSQL. It also stops Redis.
     server.kill('SIGINT');
     await ended;
   }

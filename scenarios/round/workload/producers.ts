@@ -16,8 +16,8 @@ export interface ProducersOptions {
   /** Upper bound of the messages that are in flight on one connection. */
   depth: number;
   /**
-   * True if the target claims an order (`guarantee.order`): a producer keeps to one port, and submits a message only when
-   * the one before is answered. Only then the order of its submits is known.
+   * True if the target claims an order (`guarantee.order`): a producer uses one port, and submits a message only
+   * after the answer to the previous one. Otherwise the order of its submits would be unknown.
    */
   inOrder: boolean;
   signal: AbortSignal;

@@ -1,7 +1,7 @@
 import { startHttpFront } from '../front.js';
 import type { MessageStore } from '../store.js';
 
-/** A store that confirms at once and keeps nothing: what is measured is the front alone. */
+/** A store that confirms at once and keeps nothing, so that only the front is measured. */
 const nothing: MessageStore = {
   commit: async () => ({ outcome: 'committed' }),
   take: () => undefined,
