@@ -81,6 +81,8 @@ export class CheckpointedQueue {
   /** Where the search for the next message begins, so that each queue has its turn. */
   #turn = 0;
   #reportFailure: (error: unknown) => void = () => undefined;
+  #hasFailed = false;
+  #isClosed = false;
   /** Rejects when the queue has failed: its process must end, and its successor recovers. */
   readonly failure: Promise<never>;
 
@@ -145,7 +147,10 @@ export class CheckpointedQueue {
     const start = { generation: this.#generation, position: state.nextSequence * segmentBytes };
     this.#log = new Log({ directory: paths.log, segmentBytes, segments, key }, ring, start, kernel);
     this.failure = new Promise((_, reject) => {
-      this.#reportFailure = reject;
+      this.#reportFailure = (error) => {
+        this.#hasFailed = true;
+        reject(error);
+      };
     });
     this.failure.catch(() => undefined);
     this.#transactions = new TransactionLog<StagedChange>(
@@ -389,6 +394,8 @@ export class CheckpointedQueue {
   /** Makes a checkpoint now, or waits for the end of the one that is being made. @throws QueueError as `failure` */
   async checkpoint(): Promise<void> {
     if (this.#checkpoint !== undefined) return this.#checkpoint;
+    // Nobody knows which control record is in force: another checkpoint could overwrite slots that it names.
+    if (this.#hasFailed) return this.failure;
     if (this.#isCovered()) return;
     this.#checkpoint = this.#runCheckpoint().finally(() => {
       this.#checkpoint = undefined;
@@ -432,17 +439,25 @@ export class CheckpointedQueue {
     this.#log.release(released);
   }
 
-  /** Ends the queue in order: the last checkpoint holds everything, so the next start has nothing to redo. */
+  /**
+   * Ends the queue in order: the last checkpoint holds everything, so the next start has nothing to redo.
+   * @throws QueueError as `failure`. The files are closed then too.
+   */
   async close(): Promise<void> {
     for (const timer of this.#timers.splice(0)) timer.close();
-    await this.#transactions.whenIdle();
-    await this.#checkpoint?.catch(() => undefined);
-    await this.checkpoint();
-    await this.#transactions.whenIdle();
-    this.#letGo();
+    try {
+      await this.#transactions.whenIdle();
+      await this.#checkpoint?.catch(() => undefined);
+      await this.checkpoint();
+      await this.#transactions.whenIdle();
+    } finally {
+      this.#letGo();
+    }
   }
 
   #letGo(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     for (const timer of this.#timers.splice(0)) timer.close();
     this.#log.close();
     this.#kernel.close(this.#controlFd);
