@@ -42,7 +42,7 @@ interface SlotBeingWritten {
 
 /** Value of "current queue" when every local queue has been looked at. */
 const NO_QUEUE = 0;
-/** Upper bound of the processes that write at the same time: each takes some 40 MB of memory. */
+/** Upper bound of the processes that write at the same time: without `cat`, each takes some 40 MB of memory. */
 const MAX_WRITERS = 8;
 
 /** Makes checkpoints, one at a time (claim 1, steps i to vi). */

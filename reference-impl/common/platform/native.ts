@@ -127,7 +127,7 @@ const posixSpawn = libc.func(
 /**
  * Starts a process with posix_spawn(3), which does not copy the memory map of this process as the fork of node:child_process
  * does: with some hundred MiB in memory such a fork blocks this thread for many milliseconds. The caller waits for the process
- * with `waitPid`.
+ * with `hasEndedWell`.
  *
  * @param program path of the program.
  * @param stdio descriptors of this process that become 0, 1, 2 of the new one.
