@@ -115,7 +115,10 @@ export class Checkpointer {
   /**
    * Steps ii, iii, v and vi: goes through the local queues, and creates a process for each one that has changed. Transactions go
    * on between two queues, and may create and delete some. The redo position of the first queue is the lowest: the log behind
-   * it has each creation and deletion that is missed here.
+   * it has each creation and deletion that is missed here. A transaction over two queues may be in one slot and not in the other:
+   * the redo position of each queue says which.
+   * @returns the entries of the queues that are there at the end. One that was deleted meanwhile may have a successor of its
+   *   name, and a record has room for no more queues than there can be.
    */
   async #createWriters(source: CheckpointSource, slots: SlotBeingWritten[]): Promise<ControlEntry[]> {
     const { kernel } = this.#options.host;
@@ -132,7 +135,8 @@ export class Checkpointer {
       await new Promise<void>((resolve) => kernel.defer(resolve));
       currentQueue = next(currentQueue);
     }
-    return entries;
+    const local = new Set(source.queues().map(({ id }) => id));
+    return entries.filter(({ id }) => local.has(id));
   }
 
   #createWriter(

@@ -26,21 +26,26 @@ t.test('a writer writes all bytes in order, and leaves no process behind', async
   t.same(children(), before);
 });
 
-t.test('on a machine without cat the program of the queue writes, and reports what it cannot write', async (t) => {
-  const path = join(t.testdir(), 'slot');
-  const fd = openSync(path, 'w+');
-  const writer = startWriter(fd, NODE_WRITER);
-  const pieces = Array.from({ length: 20 }, (_, number) => Buffer.alloc(PIECE.length - number, 65 + number));
-  for (const piece of pieces) await writer.write(piece);
-  t.equal(await writer.end(), true);
-  closeSync(fd);
-  t.ok(readFileSync(path).equals(Buffer.concat(pieces)));
-  const full = openSync('/dev/full', 'w');
-  const failing = startWriter(full, NODE_WRITER);
-  await failing.write(PIECE);
-  t.equal(await failing.end(), false);
-  closeSync(full);
-});
+t.test(
+  'on a machine without cat the program of the queue writes, and reports what it cannot write',
+  async (t) => {
+    const path = join(t.testdir(), 'slot');
+    const fd = openSync(path, 'w+');
+    const writer = startWriter(fd, NODE_WRITER);
+    const pieces = Array.from({ length: 20 }, (_, number) =>
+      Buffer.alloc(PIECE.length - number, 65 + number),
+    );
+    for (const piece of pieces) await writer.write(piece);
+    t.equal(await writer.end(), true);
+    closeSync(fd);
+    t.ok(readFileSync(path).equals(Buffer.concat(pieces)));
+    const full = openSync('/dev/full', 'w');
+    const failing = startWriter(full, NODE_WRITER);
+    await failing.write(PIECE);
+    t.equal(await failing.end(), false);
+    closeSync(full);
+  },
+);
 
 t.test('a program that cannot be started is a failure', async (t) => {
   const fd = openSync(join(t.testdir(), 'slot'), 'w+');
