@@ -37,9 +37,10 @@ class Pause {
 
   defer(callback: () => unknown): void {
     this.#calls -= 1;
-    if (this.#calls !== 0) return linux.defer(callback);
-    this.goOn = callback;
-    this.#isReached();
+    if (this.#calls === 0) {
+      this.goOn = callback;
+      this.#isReached();
+    } else linux.defer(callback);
   }
 }
 
