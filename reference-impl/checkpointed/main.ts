@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { WRITE_SLOT, writeSlot } from './checkpoint/write-slot.js';
 
-// A process that writes a slot loads nothing else: each checkpoint starts several.
+// On a machine without cat. The process loads nothing else: each checkpoint starts several.
 if (process.argv[2] === WRITE_SLOT) {
   writeSlot();
   process.exit(0);

@@ -225,6 +225,25 @@ t.test('a failure of any call of a checkpoint loses nothing', async (t) => {
   t.ok(failed > 0, 'a failure of the control record ends the queue');
 });
 
+t.test('after a control record that could not be written, a stop makes no other checkpoint', async (t) => {
+  const directory = await installed(t);
+  let isBroken = false;
+  const kernel = faultyKernel(({ name, path }) => {
+    if (!isBroken || name !== 'fdatasync' || !path.endsWith('/control')) return;
+    isBroken = false;
+    throw errnoError('EIO');
+  });
+  const queue = await opened(t, directory, { host: hostWith(kernel) });
+  for (const name of ['q0', 'q1']) await put(queue, 'm', 10, name);
+  isBroken = true;
+  await t.rejects(queue.checkpoint(), { code: 'sync-failed' });
+  t.equal(isBroken, false);
+  await t.rejects(queue.close(), { code: 'sync-failed' }, 'the stop is no orderly one');
+  t.same(storedIds(directory), { q0: ['m'], q1: ['m'] });
+  const successor = await opened(t, directory);
+  t.equal(successor.figures().messages, 2, 'its files are closed, and nothing is lost');
+});
+
 t.test('many changed queues do not start many processes at once', async (t) => {
   const directory = await installed(t);
   let running = 0;

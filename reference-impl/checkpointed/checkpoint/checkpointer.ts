@@ -42,7 +42,7 @@ interface SlotBeingWritten {
 
 /** Value of "current queue" after the last local queue. */
 const NO_QUEUE = 0;
-/** Upper bound of the processes that write at the same time. Each has a pipe and a piece of its slot in memory. */
+/** Upper bound of the processes that write at the same time: without `cat`, each takes some 40 MB of memory. */
 const MAX_WRITERS = 8;
 
 /** Makes checkpoints, one at a time (claim 1, steps i to vi). */
@@ -115,8 +115,11 @@ export class Checkpointer {
 
   /**
    * Steps ii, iii, v and vi: goes through the local queues, and creates a process for each one that has changed. Between
-   * two queues, transactions continue, and may create and delete queues. The first queue has the lowest redo position. The log
-   * behind it contains each creation and deletion that this loop misses.
+   * two queues, transactions continue, and may create and delete queues. The first queue has the lowest redo position: the log
+   * behind it contains each creation and deletion that this loop misses. A transaction over two queues may be in one slot and not
+   * in the other: the redo position of each queue says which.
+   * @returns the entries of the queues that are there at the end. One that was deleted meanwhile may have a successor of its
+   *   name, and a record has room for no more queues than there can be.
    */
   async #createWriters(source: CheckpointSource, slots: SlotBeingWritten[]): Promise<ControlEntry[]> {
     const { kernel } = this.#options.host;
@@ -133,7 +136,8 @@ export class Checkpointer {
       await new Promise<void>((resolve) => kernel.defer(resolve));
       currentQueue = next(currentQueue);
     }
-    return entries;
+    const local = new Set(source.queues().map(({ id }) => id));
+    return entries.filter(({ id }) => local.has(id));
   }
 
   #createWriter(

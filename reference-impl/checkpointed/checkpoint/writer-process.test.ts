@@ -1,7 +1,7 @@
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { realHost } from './writer-process.js';
+import { NODE_WRITER, realHost, startWriter } from './writer-process.js';
 
 const PIECE = Buffer.alloc(64 * 1024, 'p');
 
@@ -24,6 +24,35 @@ t.test('a writer writes all bytes in order, and leaves no process behind', async
   closeSync(fd);
   t.ok(readFileSync(path).equals(Buffer.concat(pieces)));
   t.same(children(), before);
+});
+
+t.test(
+  'on a machine without cat the program of the queue writes, and reports what it cannot write',
+  async (t) => {
+    const path = join(t.testdir(), 'slot');
+    const fd = openSync(path, 'w+');
+    const writer = startWriter(fd, NODE_WRITER);
+    const pieces = Array.from({ length: 20 }, (_, number) =>
+      Buffer.alloc(PIECE.length - number, 65 + number),
+    );
+    for (const piece of pieces) await writer.write(piece);
+    t.equal(await writer.end(), true);
+    closeSync(fd);
+    t.ok(readFileSync(path).equals(Buffer.concat(pieces)));
+    const full = openSync('/dev/full', 'w');
+    const failing = startWriter(full, NODE_WRITER);
+    await failing.write(PIECE);
+    t.equal(await failing.end(), false);
+    closeSync(full);
+  },
+);
+
+t.test('a program that cannot be started is a failure', async (t) => {
+  const fd = openSync(join(t.testdir(), 'slot'), 'w+');
+  const writer = startWriter(fd, { path: '/nonexistent/cat', args: [] });
+  await t.rejects(writer.write(PIECE), /no writer can be started/);
+  await t.rejects(writer.end(), /no writer can be started/);
+  closeSync(fd);
 });
 
 t.test('a slot without messages is written too', async (t) => {

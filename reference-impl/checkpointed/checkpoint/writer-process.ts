@@ -5,14 +5,26 @@ import { fileURLToPath } from 'node:url';
 import { linux } from '../../common/platform/linux.js';
 import { hasEndedWell, makePipe, spawnSmall } from '../../common/platform/native.js';
 import type { Host, Writer } from '../host.js';
+import { WRITE_SLOT } from './write-slot.js';
 
-/**
- * The program of a writer. It copies its standard input to the slot, which is its standard output: `cat`, which starts a
- * hundred times as fast as Node, or else writer-program.ts.
- */
+/** A program that copies its standard input to its standard output. */
+interface CopyProgram {
+  path: string;
+  args: readonly string[];
+}
+
+/** Path of the program of this queue. It is this file when all files were bundled into one. */
+const MAIN = fileURLToPath(
+  import.meta.url.endsWith('/writer-process.js') ? new URL('../main.js', import.meta.url) : import.meta.url,
+);
+/** The program of this queue as a writer, for a machine without `cat`. */
+export const NODE_WRITER: CopyProgram = {
+  path: process.execPath,
+  args: [MAIN, WRITE_SLOT],
+};
 const CAT = ['/bin/cat', '/usr/bin/cat'].find(existsSync);
-const PROGRAM = CAT ?? process.execPath;
-const ARGS = CAT === undefined ? [fileURLToPath(new URL('./writer-program.js', import.meta.url))] : [];
+/** The program of a writer, whose standard output is the slot: `cat` starts a hundred times as fast as Node. */
+const WRITER: CopyProgram = CAT === undefined ? NODE_WRITER : { path: CAT, args: [] };
 /** Priority of a writer: it must not take the processor from the transactions. */
 const NICE = 10;
 /** Bounds of the time between two checks whether a writer has ended, in milliseconds. Each time is twice the previous one. */
@@ -38,8 +50,8 @@ function nextTurn(): Promise<void> {
 }
 
 /** Starts a process that writes a slot. If it cannot be started, `write` and `end` reject. */
-function startWriter(fd: number): Writer {
-  const running = nextTurn().then(() => run(fd));
+export function startWriter(fd: number, program = WRITER): Writer {
+  const running = nextTurn().then(() => run(fd, program));
   // `write` and `end` report the failure. Without this line Node would end the server for an unhandled rejection.
   running.catch(() => undefined);
   return {
@@ -62,11 +74,11 @@ function startWriter(fd: number): Writer {
 }
 
 /** Starts the process and opens the pipe to it. @throws when no more processes or files are available. */
-function run(fd: number): Running {
+function run(fd: number, { path, args }: CopyProgram): Running {
   const pipe = makePipe();
   if (pipe === undefined) throw new Error('no pipe to a writer can be made');
   const { readEnd, writeEnd } = pipe;
-  const pid = spawnSmall(PROGRAM, ARGS, [readEnd, fd, STDERR_FD]);
+  const pid = spawnSmall(path, args, [readEnd, fd, STDERR_FD]);
   closeSync(readEnd);
   if (pid === 0) {
     closeSync(writeEnd);
@@ -97,7 +109,7 @@ function lowerPriority(pid: number): void {
 }
 
 /** The machine on which this process runs. */
-export const realHost: Host = { kernel: linux, startWriter };
+export const realHost: Host = { kernel: linux, startWriter: (fd) => startWriter(fd) };
 
 /** A machine on which this process writes the slots itself. A program that restores many queues needs no processes for them. */
 export const inlineHost: Host = {

@@ -81,6 +81,8 @@ export class CheckpointedQueue {
   /** Index at which the search for the next message begins. It moves on, so that every queue gets its turn. */
   #turn = 0;
   #reportFailure: (error: unknown) => void = () => undefined;
+  #hasFailed = false;
+  #isClosed = false;
   /** Rejects when the queue has failed. Its process must then end, and the next start recovers. */
   readonly failure: Promise<never>;
 
@@ -146,7 +148,10 @@ export class CheckpointedQueue {
     const start = { generation: this.#generation, position: state.nextSequence * segmentBytes };
     this.#log = new Log({ directory: paths.log, segmentBytes, segments, key }, ring, start, kernel);
     this.failure = new Promise((_, reject) => {
-      this.#reportFailure = reject;
+      this.#reportFailure = (error) => {
+        this.#hasFailed = true;
+        reject(error);
+      };
     });
     this.failure.catch(() => undefined);
     this.#transactions = new TransactionLog<StagedChange>(
@@ -390,6 +395,8 @@ export class CheckpointedQueue {
   /** Makes a checkpoint now, or waits for the one in progress. @throws QueueError the same error as `failure` */
   async checkpoint(): Promise<void> {
     if (this.#checkpoint !== undefined) return this.#checkpoint;
+    // Nobody knows which control record is in force: another checkpoint could overwrite slots that it names.
+    if (this.#hasFailed) return this.failure;
     if (this.#isCovered()) return;
     this.#checkpoint = this.#runCheckpoint().finally(() => {
       this.#checkpoint = undefined;
@@ -433,17 +440,25 @@ export class CheckpointedQueue {
     this.#log.release(released);
   }
 
-  /** Closes the queue after a last checkpoint, so that the next start has nothing to redo. */
+  /**
+   * Closes the queue after a last checkpoint, so that the next start has nothing to redo.
+   * @throws QueueError as `failure`. The files are closed then too.
+   */
   async close(): Promise<void> {
     for (const timer of this.#timers.splice(0)) timer.close();
-    await this.#transactions.whenIdle();
-    await this.#checkpoint?.catch(() => undefined);
-    await this.checkpoint();
-    await this.#transactions.whenIdle();
-    this.#letGo();
+    try {
+      await this.#transactions.whenIdle();
+      await this.#checkpoint?.catch(() => undefined);
+      await this.checkpoint();
+      await this.#transactions.whenIdle();
+    } finally {
+      this.#letGo();
+    }
   }
 
   #letGo(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     for (const timer of this.#timers.splice(0)) timer.close();
     this.#log.close();
     this.#kernel.close(this.#controlFd);

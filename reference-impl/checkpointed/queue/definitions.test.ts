@@ -21,6 +21,29 @@ import { verifyQueue } from './verify.js';
 
 const namesOf = (queue: CheckpointedQueue) => queue.queues().map(({ definition }) => definition.name);
 
+/** Holds one call back that a queue has deferred: a checkpoint makes one after it has looked at a queue. */
+class Pause {
+  #calls = Number.POSITIVE_INFINITY;
+  #isReached: () => void = () => undefined;
+  goOn: () => unknown = () => undefined;
+
+  /** Resolves when the call with this number has come, from 1. */
+  after(calls: number): Promise<void> {
+    this.#calls = calls;
+    return new Promise((resolve) => {
+      this.#isReached = resolve;
+    });
+  }
+
+  defer(callback: () => unknown): void {
+    this.#calls -= 1;
+    if (this.#calls === 0) {
+      this.goOn = callback;
+      this.#isReached();
+    } else linux.defer(callback);
+  }
+}
+
 /** Opens what a kill would leave, without and with the control record. */
 async function successors(t: Test, directory: string): Promise<CheckpointedQueue[]> {
   const copy = killed(t, directory);
@@ -126,6 +149,60 @@ t.test('a queue that two clients create at once is one queue, and its deletion i
   await queue.deleteQueue('twice');
   for (const successor of await successors(t, directory)) t.same(namesOf(successor), ['q0', 'q1']);
 });
+
+t.test(
+  'a queue that is deleted and made again while a checkpoint looks at the queues is one queue',
+  async (t) => {
+    const directory = await installed(t);
+    const pause = new Pause();
+    const queue = await opened(t, directory, {
+      host: hostWith({ defer: (callback) => pause.defer(callback) }),
+    });
+    await queue.createQueue({ name: 'mine', order: 'strict' });
+    await put(queue, 'old', 10, 'mine');
+    const isPaused = pause.after(3);
+    const checkpoint = queue.checkpoint();
+    await isPaused;
+    t.equal(await queue.deleteQueue('mine'), 'deleted');
+    t.equal(await queue.createQueue({ name: 'mine', order: 'relaxed' }), 'created');
+    await put(queue, 'new', 10, 'mine');
+    pause.goOn();
+    await checkpoint;
+    t.same(verifyQueue(directory, linux).problems, []);
+    t.same(storedIds(directory), { mine: ['new'] });
+    for (const successor of await successors(t, directory)) {
+      t.same(namesOf(successor), ['q0', 'q1', 'mine']);
+      t.equal(successor.take('mine')?.id, 'new');
+    }
+  },
+);
+
+t.test(
+  'a transaction over two queues of which a checkpoint has looked at one is restored in both',
+  async (t) => {
+    const directory = await installed(t);
+    const pause = new Pause();
+    const queue = await opened(t, directory, {
+      host: hostWith({ defer: (callback) => pause.defer(callback) }),
+    });
+    for (const name of ['q0', 'q1']) await put(queue, `old-${name}`, 10, name);
+    const isPaused = pause.after(1);
+    const checkpoint = queue.checkpoint();
+    await isPaused;
+    const transaction = queue.begin();
+    for (const name of ['q0', 'q1']) {
+      transaction.take(name);
+      transaction.put(`new-${name}`, Buffer.alloc(10), name);
+    }
+    t.match(await transaction.commit(), { outcome: 'committed' });
+    const both = { q0: ['new-q0'], q1: ['new-q1'] };
+    pause.goOn();
+    await checkpoint;
+    t.same(storedIds(killed(t, directory)), both, 'in the log for one, in the slot of the other');
+    await queue.checkpoint();
+    t.same(storedIds(killed(t, directory)), both);
+  },
+);
 
 t.test(
   'there are at most 200 queues, also when more are created at once, and a checkpoint holds them',

@@ -143,24 +143,27 @@ export class TransactionLog<Staged extends StagedOperation> {
   }
 
   async #commitBatch(batch: readonly Waiting<Staged>[]): Promise<void> {
-    let positions: number[][];
     this.#unspliced = this.#log.position;
     try {
-      positions = await this.#log.append(batch.map(({ operations }) => operations));
+      const positions = await this.#log.append(batch.map(({ operations }) => operations));
+      this.#splice(batch.map(({ operations }, at) => ({ operations, positions: positions[at] ?? [] })));
     } catch (error) {
       this.#fail(error, batch);
       return;
     }
-    this.#splice(batch.map(({ operations }, at) => ({ operations, positions: positions[at] ?? [] })));
     this.#unspliced = undefined;
     for (const { resolve } of batch) resolve();
   }
 
   #fail(error: unknown, batch: readonly Waiting<Staged>[]): void {
     const isHarmless = error instanceof QueueError && error.code === 'no-space-on-disk';
-    if (isHarmless) this.#unspliced = undefined;
     for (const { reject } of batch) reject(error);
-    if (isHarmless) return;
+    if (isHarmless) {
+      this.#unspliced = undefined;
+      const waiting = this.#waiting.flatMap(({ operations }) => operations);
+      this.#plannedEnd = this.#log.endOf(waiting, this.#log.position);
+      return;
+    }
     this.#failure = error;
     for (const { reject } of this.#waiting.splice(0)) reject(error);
     this.#onFailed(error);

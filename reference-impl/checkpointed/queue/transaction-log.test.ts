@@ -1,0 +1,75 @@
+import { mkdirSync } from 'node:fs';
+import t from 'tap';
+import type { Kernel } from '../../common/platform/kernel.js';
+import { linux } from '../../common/platform/linux.js';
+import { faultyKernel } from '../fixtures/faulty-kernel.js';
+import { errnoError, type Test, temporaryDirectory } from '../fixtures/queue.js';
+import { Log, type StagedOperation } from '../log/log.js';
+import { OPERATION } from '../log/record.js';
+import { SegmentRing } from '../log/segment-ring.js';
+import { TransactionLog } from './transaction-log.js';
+
+const SEGMENT_BYTES = 4096;
+
+const staged = (id: string, bytes: number): StagedOperation => ({
+  operation: OPERATION.put,
+  queue: 1,
+  number: 0,
+  id,
+  body: Buffer.alloc(bytes, id),
+});
+
+function logIn(t: Test, kernel: Kernel = linux): Log {
+  const directory = `${temporaryDirectory(t)}/log`;
+  mkdirSync(directory);
+  const ring = new SegmentRing(directory, SEGMENT_BYTES, [], kernel);
+  const geometry = { directory, segmentBytes: SEGMENT_BYTES, segments: 8, key: { low: 1, high: 2 } };
+  const log = new Log(geometry, ring, { generation: 1, position: 0 }, kernel);
+  t.teardown(() => log.close());
+  return log;
+}
+
+t.test('transactions that are logged and cannot be spliced are told that nobody knows', async (t) => {
+  const failure = new Error('made by the test');
+  const failed: unknown[] = [];
+  const transactions = new TransactionLog(
+    logIn(t),
+    () => {
+      throw failure;
+    },
+    (error) => failed.push(error),
+    linux,
+  );
+  const outcomes = ['a', 'b'].map((id) => transactions.commit([staged(id, 10)]).catch((error) => error));
+  await transactions.whenIdle();
+  t.same(failed, [failure]);
+  for (const outcome of outcomes) t.equal(await Promise.race([outcome, 'still waiting']), failure);
+  await t.rejects(transactions.commit([staged('c', 10)]), failure);
+  t.equal(transactions.redoPosition, 0, 'a checkpoint may not forget them');
+});
+
+t.test('a transaction that got no segment takes no space from those that wait', async (t) => {
+  let whenRefused: (() => void) | undefined;
+  const kernel = faultyKernel(({ name, path }) => {
+    if (name !== 'open' || !path.endsWith('.segment') || whenRefused === undefined) return;
+    const refuse = whenRefused;
+    whenRefused = undefined;
+    refuse();
+    throw errnoError('EMFILE');
+  });
+  const log = logIn(t, { ...linux, ...kernel });
+  const free: number[] = [];
+  const transactions = new TransactionLog(
+    log,
+    () => free.push(transactions.freeBytes() - log.freeBytes),
+    (error) => t.fail(String(error)),
+    linux,
+  );
+  let waiting: Promise<void> | undefined;
+  whenRefused = () => {
+    waiting = transactions.commit([staged('waiting', 100)]);
+  };
+  await t.rejects(transactions.commit([staged('refused', 3000)]), { code: 'no-space-on-disk' });
+  await waiting;
+  t.same(free, [0]);
+});
