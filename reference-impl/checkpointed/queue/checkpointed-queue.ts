@@ -451,6 +451,8 @@ export class CheckpointedQueue {
       await this.checkpoint();
       await this.#transactions.whenIdle();
     } finally {
+      // A segment that is made later would take the place of one of the successor's.
+      await this.#log.whenPrepared();
       this.#letGo();
     }
   }
