@@ -8,7 +8,7 @@ import type { Finding } from './verdict.js';
  * Least number of messages that must have waited at a crash together with an earlier message of their producer. With fewer,
  * the check would miss a recovery that changes the order of a few messages.
  */
-export const MIN_WAITING_MESSAGES = 10;
+const MIN_WAITING_MESSAGES = 10;
 
 /** A confirmed message of a producer. Positions are indexes in the history. */
 interface OrderedMessage {
@@ -83,10 +83,7 @@ export function orderOf(history: readonly HistoryEvent[]): OrderReport {
 }
 
 /** Says in one line which message came before which, and which crash lay between. */
-export function describeOvertaken(
-  history: readonly HistoryEvent[],
-  { message, by, crash }: Overtaken,
-): string {
+function describeOvertaken(history: readonly HistoryEvent[], { message, by, crash }: Overtaken): string {
   const first = `message ${by.id}, which producer ${by.producer} submitted after the confirmation`;
   const deliveries = `delivery ${sequenceAt(history, message.delivered)} was its first, after delivery ${sequenceAt(history, by.delivered)} of ${first}`;
   if (crash === undefined) return `${deliveries}; no crash came since the confirmation`;

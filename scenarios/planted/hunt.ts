@@ -49,9 +49,9 @@ export const MODES: Readonly<Record<ModeName, Mode>> = {
 };
 
 /**
- * Plants the bug in a copy of its reference implementation, and hunts it with one mode after the other until a mode has found
- * it. A mode that the implementation does not offer is not measured. Returns failures of the kit as results and does not throw
- * them, so that the other bugs are still hunted.
+ * Plants the bug in a copy of its reference implementation, and hunts it with one mode after the other
+ * until a mode has found it. A mode that the implementation does not offer is not measured. Returns failures of the kit
+ * as results and does not throw them, so that the other bugs are still hunted.
  */
 export async function hunt(
   bug: PlantedBug,

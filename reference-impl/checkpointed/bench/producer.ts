@@ -9,7 +9,8 @@ import { Latencies } from './latencies.js';
  * Measures the queue alone through its own interface, in one process. It installs a queue in `--queue`, an empty directory.
  * Each of `--producers` concurrent producers has one message of `--bytes` bytes in flight. A consumer beside them keeps
  * `--contents` messages in the queue, and consumes in transactions of 64 messages: without it the contents, and with them
- * each checkpoint, would grow during the run. A checkpoint begins `--checkpoint` milliseconds after the one before has ended.
+ * each checkpoint, would grow during the run. A checkpoint begins `--checkpoint` milliseconds after the one before has ended, and
+ * is spread over half of this time, as the server does. With `--alone` there is neither a consumer nor a checkpoint.
  *
  * After `--warmup` seconds that do not count, the load runs for `--seconds`. It prints one JSON object: the messages that were
  * confirmed per second; p50Ms and p99Ms of the commits that a checkpoint fell into (`during`), and of the others (`outside`); the
@@ -23,7 +24,8 @@ const { values } = parseArgs({
     warmup: { type: 'string', default: '2' },
     bytes: { type: 'string', default: '1024' },
     contents: { type: 'string', default: '10000' },
-    checkpoint: { type: 'string', default: '500' },
+    checkpoint: { type: 'string', default: '2000' },
+    alone: { type: 'boolean', default: false },
   },
 });
 const contents = Number(values.contents);
@@ -31,9 +33,9 @@ const producers = Number(values.producers);
 const CONSUMED_AT_ONCE = 64;
 const NEVER_MS = 2 ** 31 - 1;
 
-await installQueue(values.queue, { segmentBytes: 16 * 2 ** 20, segments: 32, queues: 8 }, linux);
+await installQueue(values.queue, { segmentBytes: 16 * 2 ** 20, segments: 256, queues: 8 }, linux);
 // The checkpoints are made below, so that their times are known.
-const run = { checkpointMs: NEVER_MS, memoryBytes: 2 ** 30 };
+const run = { checkpointMs: NEVER_MS, memoryBytes: 2 ** 33 };
 const queue = await CheckpointedQueue.open(values.queue, run, realHost);
 for (let at = 0; at < 8; at += 1) await queue.changeQueue({ name: `q${at}`, order: 'relaxed' });
 
@@ -92,7 +94,7 @@ async function makeCheckpoints(): Promise<void> {
     if (isEnded) return;
     const startedMs = performance.now();
     isCheckpoint = true;
-    await queue.checkpoint();
+    await queue.checkpointOver(Number(values.checkpoint) / 2);
     isCheckpoint = false;
     checkpoints += 1;
     if (isMeasured) checkpointsMs += performance.now() - startedMs;
@@ -103,7 +105,8 @@ async function makeCheckpoints(): Promise<void> {
 for (let number = 0; number < contents; number += 100)
   await Promise.all(Array.from({ length: 100 }, (_, at) => put(`fill${at}-${number}`)));
 
-const load = [consume(), makeCheckpoints(), ...Array.from({ length: producers }, (_, at) => produce(at))];
+const beside = values.alone ? [] : [consume(), makeCheckpoints()];
+const load = [...beside, ...Array.from({ length: producers }, (_, at) => produce(at))];
 await wait(Number(values.warmup));
 isMeasured = true;
 const before = { ...queue.figures(), made: checkpoints, startedMs: performance.now() };
@@ -125,7 +128,7 @@ const result = {
   outside: latencies.outside(),
   during: latencies.during(),
   checkpoints: made,
-  checkpointMs: checkpointsMs / made,
+  checkpointMs: made === 0 ? 0 : checkpointsMs / made,
   lockedShare: (after.lockedMs - before.lockedMs) / (after.upMs - before.upMs),
   cpuUsPerMessage: (user + system) / latencies.count,
 };

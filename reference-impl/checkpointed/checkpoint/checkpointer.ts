@@ -29,6 +29,8 @@ export interface CheckpointSource {
   /** Returns the lowest position of a transaction that is logged and not yet spliced, or the end of the log. */
   redoPosition: () => number;
   generation: number;
+  /** Returns how long to pause between two queues, in milliseconds. It is asked again and again: the checkpoint may have become urgent. */
+  pauseMs: () => number;
 }
 
 /** A slot that a process writes. */
@@ -44,6 +46,8 @@ interface SlotBeingWritten {
 const NO_QUEUE = 0;
 /** Upper bound of the processes that write at the same time: without `cat`, each takes some 40 MB of memory. */
 const MAX_WRITERS = 8;
+/** Longest time for which a pause goes on after a checkpoint has become urgent, in milliseconds. */
+const PAUSE_STEP_MS = 20;
 
 /** Makes checkpoints, one at a time (claim 1, steps i to vi). */
 export class Checkpointer {
@@ -134,10 +138,18 @@ export class Checkpointer {
       // Each transaction before this position is in the slot, or it changes only other queues.
       else entries.push({ ...old, redo: source.redoPosition() });
       await new Promise<void>((resolve) => kernel.defer(resolve));
+      if (slots.at(-1)?.queue === queue) await this.#pause(source);
       currentQueue = next(currentQueue);
     }
     const local = new Set(source.queues().map(({ id }) => id));
     return entries.filter(({ id }) => local.has(id));
+  }
+
+  /** Pauses after a slot: the disk then has time for the log between the slots. */
+  async #pause({ pauseMs }: CheckpointSource): Promise<void> {
+    const { kernel } = this.#options.host;
+    for (let pausedMs = 0; pausedMs < pauseMs(); pausedMs += PAUSE_STEP_MS)
+      await new Promise<void>((resolve) => kernel.after(Math.min(PAUSE_STEP_MS, pauseMs()), () => resolve()));
   }
 
   #createWriter(

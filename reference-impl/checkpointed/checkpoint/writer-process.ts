@@ -68,7 +68,8 @@ export function startWriter(fd: number, program = WRITER): Writer {
     async end() {
       const { pid, input } = await running;
       input.end();
-      return endOf(pid);
+      // A pipe that broke ends the input too: the process ends well then, with a part of it.
+      return (await endOf(pid)) && input.errored === null;
     },
   };
 }

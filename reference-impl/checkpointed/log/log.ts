@@ -149,6 +149,11 @@ export class Log {
     }
   }
 
+  /** Waits until no segment is being made. */
+  whenPrepared(): Promise<void> {
+    return this.#ring.whenIdle();
+  }
+
   /**
    * Writes the records of transactions, one after the other, and syncs them.
    * @param transactions the operations of each transaction; none is empty.

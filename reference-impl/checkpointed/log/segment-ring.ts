@@ -72,8 +72,14 @@ export class SegmentRing {
     return this.#used.includes(sequence);
   }
 
+  /** Waits until no segment is being made. */
+  async whenIdle(): Promise<void> {
+    while (this.#preparing !== undefined) await this.#preparing.catch(() => undefined);
+  }
+
   /** Makes a segment ready. @throws the errors of node:fs, such as ENOSPC. The segment is then not ready. */
   async prepare(sequence: number): Promise<void> {
+    // Nothing may come between the end of this loop and the assignment below.
     while (this.#preparing !== undefined) await this.#preparing.catch(() => undefined);
     if (this.isReady(sequence)) return;
     this.#preparing = this.#prepare(sequence).finally(() => {

@@ -34,6 +34,8 @@ const NOTE_INTERVAL_MS = 20;
 const RETRY_INTERVAL_MS = 200;
 /** Used part of the log at which an early checkpoint is made, from 0 to 1. */
 const URGENT_LOG_USE = 0.5;
+/** Part of the time between two checkpoints over which the slots of one are written. */
+const SPREAD = 0.5;
 const NOTHING = Buffer.alloc(0);
 
 /** Figures of a running queue. */
@@ -81,6 +83,8 @@ export class CheckpointedQueue {
   /** Index at which the search for the next message begins. It moves on, so that every queue gets its turn. */
   #turn = 0;
   #reportFailure: (error: unknown) => void = () => undefined;
+  /** Whether the checkpoint that is being made must end soon. */
+  #isUrgent = false;
   #hasFailed = false;
   #isClosed = false;
   /** Rejects when the queue has failed. Its process must then end, and the next start recovers. */
@@ -167,13 +171,13 @@ export class CheckpointedQueue {
    * the queue is ready.
    */
   async #start(): Promise<void> {
-    await this.#runCheckpoint();
+    await this.#runCheckpoint(0);
     if (this.#failedCheckpoints > 0)
       throw new QueueError('sync-failed', 'the restored state cannot be written: see the line before');
     removePartialSegments(this.#logDirectory, this.#kernel);
     await this.#log.prepareNext();
     this.#timers.push(
-      this.#kernel.every(this.#run.checkpointMs, () => void this.checkpoint().catch(() => undefined)),
+      this.#kernel.every(this.#run.checkpointMs, () => void this.#checkpointInTime()),
       this.#kernel.every(NOTE_INTERVAL_MS, () => void this.#transactions.note().catch(() => undefined)),
     );
   }
@@ -393,15 +397,32 @@ export class CheckpointedQueue {
   }
 
   /** Makes a checkpoint now, or waits for the one in progress. @throws QueueError the same error as `failure` */
-  async checkpoint(): Promise<void> {
+  checkpoint(): Promise<void> {
+    return this.checkpointOver(0);
+  }
+
+  /**
+   * Makes a checkpoint, and spreads its writes over some time: the log then has the disk to itself between two slots. A call of
+   * `checkpoint`, or a log that fills up, ends the pauses.
+   * @param overMs time over which the slots are written, in milliseconds.
+   * @throws QueueError the same error as `failure`
+   */
+  async checkpointOver(overMs: number): Promise<void> {
+    if (overMs === 0) this.#isUrgent = true;
     if (this.#checkpoint !== undefined) return this.#checkpoint;
     // Nobody knows which control record is in force: another checkpoint could overwrite slots that it names.
     if (this.#hasFailed) return this.failure;
     if (this.#isCovered()) return;
-    this.#checkpoint = this.#runCheckpoint().finally(() => {
+    this.#isUrgent = overMs === 0;
+    this.#checkpoint = this.#runCheckpoint(overMs).finally(() => {
       this.#checkpoint = undefined;
     });
     await this.#checkpoint;
+  }
+
+  /** Makes the checkpoint of the time interval. A failure comes back from `failure`. */
+  async #checkpointInTime(): Promise<void> {
+    await this.checkpointOver(this.#run.checkpointMs * SPREAD).catch(() => undefined);
   }
 
   /** Whether the checkpoint in force is complete: no queue has changed, and the log contains nothing to redo. */
@@ -419,13 +440,16 @@ export class CheckpointedQueue {
     this.checkpoint().catch(() => undefined);
   }
 
-  async #runCheckpoint(): Promise<void> {
+  async #runCheckpoint(overMs: number): Promise<void> {
     let released: number | undefined;
+    const changed = this.#queues.list().filter((queue) => queue.changed).length;
+    const pauseMs = overMs / Math.max(1, changed);
     try {
       released = await this.#checkpointer.run({
         queues: () => this.#queues.list(),
         redoPosition: () => this.#transactions.redoPosition,
         generation: this.#generation,
+        pauseMs: () => (this.#isUrgent ? 0 : pauseMs),
       });
     } catch (error) {
       this.#reportFailure(error);
@@ -446,12 +470,15 @@ export class CheckpointedQueue {
    */
   async close(): Promise<void> {
     for (const timer of this.#timers.splice(0)) timer.close();
+    this.#isUrgent = true;
     try {
       await this.#transactions.whenIdle();
       await this.#checkpoint?.catch(() => undefined);
       await this.checkpoint();
       await this.#transactions.whenIdle();
     } finally {
+      // A segment that is made later would take the place of one of the successor's.
+      await this.#log.whenPrepared();
       this.#letGo();
     }
   }

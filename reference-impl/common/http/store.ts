@@ -26,7 +26,7 @@ export interface QueueInfo {
   messages: number;
   /** Number of messages that are taken and not consumed. */
   inDelivery: number;
-  /** Size of all bodies. */
+  /** Size of all messages in bytes, as the store counts it: with or without what it needs around a body. */
   bytes: number;
   definition: Record<string, string | number>;
 }

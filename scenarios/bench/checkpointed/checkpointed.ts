@@ -33,6 +33,10 @@ interface ProducerFigures {
 /** Figures of one turn. They are measured one after the other, so that a disk that is busy for a while slows down all of them. */
 interface Turn {
   floor: FloorFigures;
+  /** Producers without a consumer, and without a checkpoint. */
+  oneAlone: ProducerFigures;
+  manyAlone: ProducerFigures;
+  /** Producers beside a consumer, with checkpoints. */
   one: ProducerFigures;
   many: ProducerFigures;
   http: { putsPerSecond: number; consumedPerSecond: number };
@@ -105,10 +109,12 @@ function figuresOf(
   };
   add('floorSingle', ({ floor }) => floor.single);
   add('floorBatched', ({ floor }) => floor.batched);
-  add('producers1', ({ one }) => one.msgsPerSecond);
-  add('producers64', ({ many }) => many.msgsPerSecond);
-  add('producers1Share', ({ one, floor }) => one.msgsPerSecond / floor.single);
-  add('producers64Share', ({ many, floor }) => many.msgsPerSecond / floor.batched);
+  add('producers1', ({ oneAlone }) => oneAlone.msgsPerSecond);
+  add('producers64', ({ manyAlone }) => manyAlone.msgsPerSecond);
+  add('producers1Share', ({ oneAlone, floor }) => oneAlone.msgsPerSecond / floor.single);
+  add('producers64Share', ({ manyAlone, floor }) => manyAlone.msgsPerSecond / floor.batched);
+  add('consumed1', ({ one }) => one.msgsPerSecond);
+  add('consumed64', ({ many }) => many.msgsPerSecond);
   for (const count of ['one', 'many'] as const) {
     const suffix = count === 'one' ? '1' : '64';
     add(`p50Outside${suffix}Ms`, (turn) => turn[count].outside.p50Ms);
@@ -134,8 +140,12 @@ function figuresOf(
 
 async function measureTurn(options: CheckpointedOptions): Promise<Turn> {
   const seconds = ['--seconds', `${options.seconds}`];
+  // Without a consumer the contents grow: a short run is enough.
+  const alone = ['--alone', '--warmup', '0.5', '--seconds', `${options.seconds / 2}`];
   return {
     floor: await measured(options, 'floor', ['--seconds', `${options.seconds / 2}`], '--directory'),
+    oneAlone: await measured(options, 'producer', ['--producers', '1', ...alone], '--queue'),
+    manyAlone: await measured(options, 'producer', ['--producers', '64', ...alone], '--queue'),
     one: await measured(options, 'producer', ['--producers', '1', ...seconds], '--queue'),
     many: await measured(options, 'producer', ['--producers', '64', ...seconds], '--queue'),
     http: await inDirectory(options.directory, (queue) => measureHttp(queue, options.seconds)),
