@@ -103,6 +103,7 @@ export class CheckpointedQueue {
       lock.close();
       throw new QueueError('queue-in-use', `${directory} is in use: expected no other server on this queue`);
     }
+    let controlFd: number | undefined;
     let queue: CheckpointedQueue | undefined;
     try {
       // If the control file was missing, the lock has made it. Sync its name: otherwise a power cut removes the file with all
@@ -111,12 +112,16 @@ export class CheckpointedQueue {
       const state = readState(directory, settings, host.kernel);
       if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
       keepAside(paths.aside, state.damaged, host.kernel);
-      queue = new CheckpointedQueue({ directory, settings, run, host, lock, state });
+      controlFd = host.kernel.open(paths.control, 'r+');
+      queue = new CheckpointedQueue({ directory, settings, run, host, lock, controlFd, state });
       await queue.#start();
       return queue;
     } catch (error) {
-      if (queue === undefined) lock.close();
-      else queue.#letGo();
+      if (queue !== undefined) queue.#letGo();
+      else {
+        if (controlFd !== undefined) host.kernel.close(controlFd);
+        lock.close();
+      }
       throw error;
     }
   }
@@ -127,9 +132,10 @@ export class CheckpointedQueue {
     run: RunSettings;
     host: Host;
     lock: LockFile;
+    controlFd: number;
     state: StoredState;
   }) {
-    const { directory, settings, run, host, lock, state } = parts;
+    const { directory, settings, run, host, lock, controlFd, state } = parts;
     const { kernel } = host;
     const paths = pathsOf(directory);
     this.#kernel = kernel;
@@ -137,7 +143,7 @@ export class CheckpointedQueue {
     this.#run = run;
     this.#lock = lock;
     this.#startedMs = kernel.monotonicMs();
-    this.#controlFd = kernel.open(paths.control, 'r+');
+    this.#controlFd = controlFd;
     this.#queues = new QueueSet(kernel);
     restoreInto(this.#queues, state.queues);
     this.#generation = state.generation + 1;

@@ -250,6 +250,28 @@ t.test('a second server is refused, and a failed start lets go of the queue', as
   await (await CheckpointedQueue.open(directory, NO_CHECKPOINTS, hostWith())).close();
 });
 
+t.test('a start that fails at any call keeps no file open', async (t) => {
+  const { directory } = await filled(t, 1);
+  const open = () => readdirSync('/proc/self/fd').length;
+  const before = open();
+  let failed = 0;
+  for (let failing = 1; ; failing += 1) {
+    let calls = 0;
+    const list = (path: string) => {
+      calls += 1;
+      if (calls === failing) throw errnoError('EMFILE');
+      return linux.list(path);
+    };
+    const start = CheckpointedQueue.open(directory, NO_CHECKPOINTS, hostWith({ list }));
+    const queue = await start.catch(() => undefined);
+    await queue?.close();
+    t.equal(open(), before, `no file stays open, call ${failing}`);
+    if (queue !== undefined) break;
+    failed += 1;
+  }
+  t.ok(failed >= 3, 'the log and the slots are listed by the recovery, and the slots again after it');
+});
+
 t.test('the directory entry of a new control file is synced', async (t) => {
   const { directory } = await filled(t, 1);
   rmSync(pathsOf(directory).control);
