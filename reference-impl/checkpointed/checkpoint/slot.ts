@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { bodySeed, type ChecksumKey, checksum, scramble } from '../../common/record/checksum.js';
-import { getWide, hex16, putWide } from '../files.js';
+import { getWide, hex16, putWide, roundUp } from '../files.js';
 import type { QueueDefinition, QueueSnapshot } from '../memory/memory-queue.js';
 
 /**
@@ -76,7 +76,7 @@ function seedAt({ key, queue, checkpoint }: SlotSeed, at: number): number {
 }
 
 const extentOf = (idBytes: number, bodyBytes: number): number =>
-  Math.ceil((MESSAGE_HEADER_BYTES + idBytes + bodyBytes) / UNIT_BYTES) * UNIT_BYTES;
+  roundUp(MESSAGE_HEADER_BYTES + idBytes + bodyBytes, UNIT_BYTES);
 
 /** Encodes a slot, piece by piece. It needs no lock of the queue, because messages do not change. */
 export function* encodeSlot(
@@ -85,7 +85,7 @@ export function* encodeSlot(
   generation: number,
 ): Generator<Buffer> {
   const text = Buffer.from(JSON.stringify(definition));
-  const headerExtent = Math.ceil((SLOT_HEADER_BYTES + text.length) / UNIT_BYTES) * UNIT_BYTES;
+  const headerExtent = roundUp(SLOT_HEADER_BYTES + text.length, UNIT_BYTES);
   const header = Buffer.allocUnsafe(headerExtent);
   putHeader(header, { seed, text, redo: redoPosition, count: messages.length, generation });
   if (messages.length === 0) {
@@ -198,6 +198,8 @@ export interface ReadSlot {
   header: SlotHeader | undefined;
   messages: StoredMessage[];
   damaged: DamagedSlotPart[];
+  /** Whether the file ends before its last message does. */
+  isCut: boolean;
 }
 
 /**
@@ -206,12 +208,13 @@ export interface ReadSlot {
  */
 export function readSlot(bytes: Buffer, expected: SlotSeed): ReadSlot {
   const header = readHeader(bytes, expected);
-  const result: ReadSlot = { header, messages: [], damaged: [] };
+  const result: ReadSlot = { header, messages: [], damaged: [], isCut: false };
   const start = header === undefined ? UNIT_BYTES : slotHeaderExtent(bytes);
   for (let at = start; at < bytes.length && (header === undefined || total(result) < header.count); ) {
     const found = readMessage(bytes, at, expected);
     if (found !== undefined) {
-      const { message, isIntact, extent } = found;
+      const { message, isIntact, isCut, extent } = found;
+      result.isCut ||= isCut;
       if (isIntact) result.messages.push(message);
       else result.damaged.push({ at, message, bytes: message.body });
       at += extent;
@@ -223,15 +226,17 @@ export function readSlot(bytes: Buffer, expected: SlotSeed): ReadSlot {
     at = next;
   }
   // The file ends before its last message.
-  if (header !== undefined && total(result) < header.count)
+  if (header !== undefined && total(result) < header.count) {
+    result.isCut = true;
     result.damaged.push({ at: bytes.length, message: undefined, bytes: bytes.subarray(bytes.length) });
+  }
   return result;
 }
 
 const total = ({ messages, damaged }: ReadSlot): number => messages.length + damaged.length;
 
 const slotHeaderExtent = (bytes: Buffer): number =>
-  Math.ceil((SLOT_HEADER_BYTES + bytes.readUInt32LE(4)) / UNIT_BYTES) * UNIT_BYTES;
+  roundUp(SLOT_HEADER_BYTES + bytes.readUInt32LE(4), UNIT_BYTES);
 
 /** Reads queue and checkpoint from the header of a slot, without a check. undefined when the slot is too short. */
 export function claimOfSlot(bytes: Buffer): { queue: number; checkpoint: number } | undefined {
@@ -261,7 +266,7 @@ function readMessage(
   bytes: Buffer,
   at: number,
   expected: SlotSeed,
-): { message: StoredMessage; isIntact: boolean; extent: number } | undefined {
+): { message: StoredMessage; isIntact: boolean; isCut: boolean; extent: number } | undefined {
   if (at + MESSAGE_HEADER_BYTES > bytes.length || bytes.readUInt32LE(at) !== MESSAGE_MAGIC_WORD)
     return undefined;
   const seed = seedAt(expected, at);
@@ -271,14 +276,14 @@ function readMessage(
   const idBytes = bytes.readUInt32LE(at + 16);
   const bodyBytes = bytes.readUInt32LE(at + 4);
   const end = idAt + idBytes + bodyBytes;
-  const isIntact =
-    end <= bytes.length && checksum(bytes, idAt, end, bodySeed(seed, sum)) === bytes.readUInt32LE(at + 24);
+  const isCut = end > bytes.length;
+  const isIntact = !isCut && checksum(bytes, idAt, end, bodySeed(seed, sum)) === bytes.readUInt32LE(at + 24);
   const message = {
     number: getWide(bytes, at + 8),
     id: bytes.toString('utf8', idAt, idAt + idBytes),
     body: bytes.subarray(idAt + idBytes, end),
   };
-  return { message, isIntact, extent: extentOf(idBytes, bodyBytes) };
+  return { message, isIntact, isCut, extent: extentOf(idBytes, bodyBytes) };
 }
 
 /** Returns the offset of the next message from `from` on; the length of the file when there is none. */

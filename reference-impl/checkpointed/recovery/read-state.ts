@@ -193,14 +193,15 @@ function slotAt(
   const bytes = readWhole(kernel, slotPath(directory, queue, slot));
   const claim = claimOfSlot(bytes);
   if (claim === undefined) return undefined;
-  const { header, damaged } = readSlot(bytes, { key, queue, checkpoint: claim.checkpoint });
+  const { header, damaged, isCut } = readSlot(bytes, { key, queue, checkpoint: claim.checkpoint });
   if (header === undefined) return undefined;
   const { checkpoint, redo, definition, generation } = header;
   return {
     entry: { id: queue, slot, checkpoint, redo, definition },
     generation,
     isWhole: damaged.length === 0,
-    isComplete: damaged.every(({ message }) => message !== undefined),
+    // A writer that was killed leaves a file that is cut: the log still has what it lacks.
+    isComplete: !isCut && damaged.every(({ message }) => message !== undefined),
   };
 }
 
