@@ -11,7 +11,7 @@ const CONSUMERS = 2;
 /** Longest time of load before a kill, in milliseconds. */
 const MAX_LOAD_MS = 250;
 
-/** What clients have asked for and been told, over all crashes. */
+/** The requests of all clients and the answers to them, over all crashes. */
 class Ledger {
   readonly asked = new Set<string>();
   readonly confirmed = new Set<string>();

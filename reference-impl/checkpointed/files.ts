@@ -1,5 +1,6 @@
+import { constants } from 'node:fs';
 import { assert } from '../common/platform/errors.js';
-import type { Kernel } from '../common/platform/kernel.js';
+import { FILE_MODE, type Kernel } from '../common/platform/kernel.js';
 
 /** Size of a page of the disk in bytes. */
 export const PAGE_BYTES = 4096;
@@ -13,6 +14,17 @@ export function writeWhole(kernel: Pick<Kernel, 'write'>, fd: number, bytes: Buf
     const written = kernel.write(fd, bytes, done, bytes.length - done, position + done);
     assert(written > 0, 'a write of some bytes writes some');
     done += written;
+  }
+}
+
+/** Writes a whole file anew, and syncs it. The caller syncs its name. @throws the errors of node:fs */
+export function writeSynced(kernel: Kernel, path: string, bytes: Buffer): void {
+  const fd = kernel.open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC, FILE_MODE);
+  try {
+    writeWhole(kernel, fd, bytes, 0);
+    kernel.fsync(fd);
+  } finally {
+    kernel.close(fd);
   }
 }
 

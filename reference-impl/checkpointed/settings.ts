@@ -1,10 +1,9 @@
-import { constants } from 'node:fs';
 import { join } from 'node:path';
 import { syncDirectory } from '../common/platform/directory.js';
 import { QueueError } from '../common/platform/errors.js';
-import { FILE_MODE, type Kernel } from '../common/platform/kernel.js';
+import type { Kernel } from '../common/platform/kernel.js';
 import type { ChecksumKey } from '../common/record/checksum.js';
-import { PAGE_BYTES, readWhole, writeWhole } from './files.js';
+import { PAGE_BYTES, readWhole, writeSynced } from './files.js';
 
 /** Settings that `install` fixes. They are in `settings.json`, in the directory of the queue. */
 export interface InstalledSettings {
@@ -58,17 +57,7 @@ export function writeSettings(directory: string, settings: InstalledSettings, ke
   const { key, ...rest } = settings;
   const hex = (word: number) => word.toString(16).padStart(8, '0');
   const text = JSON.stringify({ version: FORMAT_VERSION, ...rest, key: hex(key.high) + hex(key.low) });
-  const fd = kernel.open(
-    `${path}.new`,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC,
-    FILE_MODE,
-  );
-  try {
-    writeWhole(kernel, fd, Buffer.from(`${text}\n`), 0);
-    kernel.fsync(fd);
-  } finally {
-    kernel.close(fd);
-  }
+  writeSynced(kernel, `${path}.new`, Buffer.from(`${text}\n`));
   kernel.rename(`${path}.new`, path);
   syncDirectory(directory, kernel);
 }

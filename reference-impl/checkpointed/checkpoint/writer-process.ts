@@ -4,6 +4,7 @@ import { setPriority } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { linux } from '../../common/platform/linux.js';
 import { hasEndedWell, makePipe, spawnSmall } from '../../common/platform/native.js';
+import { writeWhole } from '../files.js';
 import type { Host, Writer } from '../host.js';
 import { WRITE_SLOT } from './write-slot.js';
 
@@ -119,8 +120,7 @@ export const inlineHost: Host = {
     let position = 0;
     return {
       async write(bytes) {
-        for (let done = 0; done < bytes.length; )
-          done += linux.write(fd, bytes, done, bytes.length - done, position + done);
+        writeWhole(linux, fd, bytes, position);
         position += bytes.length;
       },
       end: async () => true,

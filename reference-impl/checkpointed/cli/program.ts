@@ -1,5 +1,6 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { commandOfProgram, printErrorLine, printFailure, printLine } from '../../common/cli/output.js';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { printLine } from '../../common/cli/output.js';
+import { newProgram, runCommand } from '../../common/cli/program.js';
 import { parseDurationMs, parseSize } from '../../common/cli/units.js';
 import { linux } from '../../common/platform/linux.js';
 import { addSimulateCommand } from '../../common/simulation/command.js';
@@ -29,33 +30,14 @@ interface InstallFlags {
  * @returns the exit code: 0 success, 1 verify or simulate found a problem, 2 wrong usage or configuration, 3 simulate had no time
  * for a run, 4 internal error
  */
-export async function runProgram(argv: readonly string[]): Promise<number> {
-  let exitCode = 0;
-  const program = createProgram((code) => {
-    exitCode = code;
-  });
-  try {
-    await program.parseAsync(argv, { from: 'user' });
-    return exitCode;
-  } catch (failure) {
-    if (failure instanceof CommanderError) return failure.exitCode === 0 ? 0 : 2;
-    return printFailure(failure);
-  }
+export function runProgram(argv: readonly string[]): Promise<number> {
+  return runCommand(argv, createProgram);
 }
 
 function createProgram(setExitCode: (code: number) => void): Command {
-  const program = new Command(commandOfProgram())
-    .description('A reference implementation: a memory queue with checkpoints and a log, behind HTTP.')
-    .exitOverride()
-    .configureOutput({
-      outputError: (text) =>
-        printErrorLine(
-          text
-            .trim()
-            .replace(/^error: /, '')
-            .replace(/\s+/g, ' '),
-        ),
-    });
+  const program = newProgram(
+    'A reference implementation: a memory queue with checkpoints and a log, behind HTTP.',
+  );
   const command = (name: string, description: string) =>
     program
       .command(name)

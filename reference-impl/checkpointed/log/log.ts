@@ -23,7 +23,7 @@ export interface StagedOperation {
   body: Buffer;
 }
 
-/** Where the log begins. */
+/** Generation and first position of a log. */
 export interface LogStart {
   generation: number;
   /** Position of the first record, the beginning of a segment. */
@@ -43,13 +43,6 @@ export interface LogGeometry {
 interface Chunk {
   position: number;
   bytes: Buffer;
-}
-
-/** Returns the extent of the records of some operations, in bytes. */
-export function extentOfOperations(operations: readonly StagedOperation[]): number {
-  let extent = 0;
-  for (const { id, body } of operations) extent += recordExtent(Buffer.byteLength(id), body.length);
-  return extent;
 }
 
 const NOTHING = Buffer.alloc(0);
@@ -72,6 +65,7 @@ export class Log {
   /** The segment that was written to last. */
   #current: number | undefined;
   #position: number;
+  /** Position up to which all records are on the disk. */
   #synced: number;
   /** Position up to which the newest record on the disk states that the log is synced. */
   #stated: number;
@@ -94,11 +88,6 @@ export class Log {
   /** Position behind the last record. */
   get position(): number {
     return this.#position;
-  }
-
-  /** Position up to which all records are on the disk. */
-  get synced(): number {
-    return this.#synced;
   }
 
   /** Whether the newest records are on the disk, but no record states this yet. */

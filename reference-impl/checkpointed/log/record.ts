@@ -1,5 +1,5 @@
 import { bodySeed, type ChecksumKey, checksum, scramble } from '../../common/record/checksum.js';
-import { getWide, putWide } from '../files.js';
+import { getWide, putWide, roundUp } from '../files.js';
 
 /**
  * A record of the log. Little-endian:
@@ -64,8 +64,7 @@ function seedAt({ key, generation }: RecordSeed, position: number): number {
 }
 
 /** Returns the bytes from one record to the next. */
-export const extentOf = (lengthBytes: number): number =>
-  Math.ceil(lengthBytes / RECORD_UNIT_BYTES) * RECORD_UNIT_BYTES;
+export const extentOf = (lengthBytes: number): number => roundUp(lengthBytes, RECORD_UNIT_BYTES);
 
 /** Returns the extent of a record with this id and body, in bytes. */
 export const recordExtent = (idBytes: number, bodyBytes: number): number =>

@@ -1,7 +1,14 @@
 import type { Kernel } from '../../common/platform/kernel.js';
 import type { ChecksumKey } from '../../common/record/checksum.js';
 import { readWhole } from '../files.js';
-import { type LogRecord, OPERATION, RECORD_MAGIC, RECORD_UNIT_BYTES, readRecord } from './record.js';
+import {
+  type LogRecord,
+  OPERATION,
+  RECORD_HEADER_BYTES,
+  RECORD_MAGIC,
+  RECORD_UNIT_BYTES,
+  readRecord,
+} from './record.js';
 import { listSegments, segmentPath } from './segment-ring.js';
 
 /** A part of the log that a recovery cannot use. */
@@ -121,15 +128,13 @@ function* itemsOfSegment(
       continue;
     }
     const next = nextRecord(segment, at + RECORD_UNIT_BYTES, base, key);
-    const isShortRest = segmentBytes - at < MIN_GAP_BYTES && next === segment.length;
+    // A rest that is shorter than the header of a record can hold none.
+    const isShortRest = segmentBytes - at < RECORD_HEADER_BYTES && next === segment.length;
     if (!isShortRest) yield { state: 'gap', position: base + at, bytes: segment.subarray(at, next) };
     if (next === segment.length) return;
     at = next;
   }
 }
-
-/** Size of the header of a record. A shorter rest of a segment can hold no record, so it is not a gap. */
-const MIN_GAP_BYTES = 72;
 
 /** Returns the offset of the next record from `from` on; the length of the segment when there is none. */
 function nextRecord(segment: Buffer, from: number, base: number, key: ChecksumKey): number {

@@ -25,7 +25,7 @@ import {
 import { restoreInto } from './restore-into.js';
 import { type StagedChange, splice } from './splice.js';
 import { Transaction } from './transaction.js';
-import { type LoggedTransaction, TransactionLog } from './transaction-log.js';
+import { TransactionLog } from './transaction-log.js';
 import type { Change, CommitOutcome, Held, RejectionReason, TakenMessage } from './types.js';
 
 /** Interval at which a record states that the newest transactions are synced, in milliseconds. */
@@ -117,7 +117,7 @@ export class CheckpointedQueue {
       await queue.#start();
       return queue;
     } catch (error) {
-      if (queue !== undefined) queue.#letGo();
+      if (queue !== undefined) queue.#closeFiles();
       else {
         if (controlFd !== undefined) host.kernel.close(controlFd);
         lock.close();
@@ -149,9 +149,7 @@ export class CheckpointedQueue {
     this.#generation = state.generation + 1;
     const inForce = state.control;
     const { key } = settings;
-    this.#checkpointer = new Checkpointer({
-      ...{ host, directory: paths.queues, key, controlFd: this.#controlFd, lock, inForce },
-    });
+    this.#checkpointer = new Checkpointer({ host, directory: paths.queues, key, controlFd, lock, inForce });
     const { segmentBytes, segments } = settings;
     this.#logDirectory = paths.log;
     const ring = new SegmentRing(paths.log, segmentBytes, listSegments(paths.log, kernel), kernel);
@@ -166,7 +164,7 @@ export class CheckpointedQueue {
     this.failure.catch(() => undefined);
     this.#transactions = new TransactionLog<StagedChange>(
       this.#log,
-      (transactions) => this.#splice(transactions),
+      (transactions) => splice(this.#queues, transactions),
       (error) => this.#reportFailure(error),
       kernel,
     );
@@ -301,10 +299,6 @@ export class CheckpointedQueue {
   /** Memory of the messages that are being logged, in bytes. */
   #reservedBytes = 0;
 
-  #splice(transactions: readonly LoggedTransaction<StagedChange>[]): void {
-    splice(this.#queues, transactions);
-  }
-
   #announce(): void {
     for (const callback of this.#onReady) callback();
   }
@@ -373,12 +367,10 @@ export class CheckpointedQueue {
   /** Lists the queues with their figures. */
   queues(): { definition: QueueDefinition; messages: number; inDelivery: number; bytes: number }[] {
     return this.#queues.list().map((queue) => ({
-      ...{
-        definition: queue.definition,
-        messages: queue.length,
-        inDelivery: queue.taken.size,
-        bytes: queue.bytes,
-      },
+      definition: queue.definition,
+      messages: queue.length,
+      inDelivery: queue.taken.size,
+      bytes: queue.bytes,
     }));
   }
 
@@ -485,11 +477,11 @@ export class CheckpointedQueue {
     } finally {
       // A segment that is made later would take the place of one of the successor's.
       await this.#log.whenPrepared();
-      this.#letGo();
+      this.#closeFiles();
     }
   }
 
-  #letGo(): void {
+  #closeFiles(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const timer of this.#timers.splice(0)) timer.close();

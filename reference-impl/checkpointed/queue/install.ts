@@ -4,7 +4,7 @@ import { QueueError } from '../../common/platform/errors.js';
 import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
 import { writeControl } from '../checkpoint/control.js';
 import { encodeSlot, slotPath } from '../checkpoint/slot.js';
-import { writeWhole } from '../files.js';
+import { writeSynced } from '../files.js';
 import { SegmentRing } from '../log/segment-ring.js';
 import { defaultQueues } from '../memory/default-queues.js';
 import { type InstalledSettings, MIN_SEGMENTS, pathsOf, writeSettings } from '../settings.js';
@@ -61,16 +61,6 @@ async function installQueues(
   try {
     const record = entries.map((entry) => ({ ...entry, slot: 0 as const, checkpoint: 1, redo: 0 }));
     await writeControl(kernel, fd, { checkpoint: 1, generation: 0, queues: record });
-  } finally {
-    kernel.close(fd);
-  }
-}
-
-function writeSynced(kernel: Kernel, path: string, bytes: Buffer): void {
-  const fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, FILE_MODE);
-  try {
-    writeWhole(kernel, fd, bytes, 0);
-    kernel.fsync(fd);
   } finally {
     kernel.close(fd);
   }

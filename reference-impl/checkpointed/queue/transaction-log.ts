@@ -1,6 +1,6 @@
 import { QueueError } from '../../common/platform/errors.js';
 import type { Kernel } from '../../common/platform/kernel.js';
-import { extentOfOperations, type Log, type StagedOperation } from '../log/log.js';
+import type { Log, StagedOperation } from '../log/log.js';
 
 /** A transaction whose records are on the disk. */
 export interface LoggedTransaction<Staged extends StagedOperation> {
@@ -11,6 +11,7 @@ export interface LoggedTransaction<Staged extends StagedOperation> {
 
 interface Waiting<Staged> {
   operations: readonly Staged[];
+  /** Bytes of its records, and of the end of a segment that they leave unused. */
   extent: number;
   resolve: () => void;
   reject: (error: unknown) => void;
@@ -89,8 +90,9 @@ export class TransactionLog<Staged extends StagedOperation> {
    */
   async commit(operations: readonly Staged[]): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
-    const extent = extentOfOperations(operations);
+    const begin = this.#endWith([]);
     this.#plannedEnd = this.#endWith(operations);
+    const extent = this.#plannedEnd - begin;
     const committed = new Promise<void>((resolve, reject) => {
       this.#waiting.push({ operations, extent, resolve, reject });
     });

@@ -1,8 +1,7 @@
-import { constants } from 'node:fs';
 import { join } from 'node:path';
 import { syncDirectory } from '../../common/platform/directory.js';
-import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
-import { writeWhole } from '../files.js';
+import type { Kernel } from '../../common/platform/kernel.js';
+import { writeSynced } from '../files.js';
 
 /** Damaged bytes that a recovery could not read. */
 export interface AsidePart {
@@ -25,14 +24,7 @@ const LINE_END = '\n';
 export function keepAside(directory: string, parts: readonly AsidePart[], kernel: Kernel): void {
   if (parts.length === 0) return;
   for (const { name, what, bytes } of parts) {
-    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
-    const fd = kernel.open(join(directory, name), flags, FILE_MODE);
-    try {
-      writeWhole(kernel, fd, Buffer.concat([Buffer.from(`${what}${LINE_END}`), bytes]), 0);
-      kernel.fsync(fd);
-    } finally {
-      kernel.close(fd);
-    }
+    writeSynced(kernel, join(directory, name), Buffer.concat([Buffer.from(`${what}${LINE_END}`), bytes]));
     kernel.log(`kept aside: ${what}`);
   }
   syncDirectory(directory, kernel);

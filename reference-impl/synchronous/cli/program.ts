@@ -1,5 +1,6 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { commandOfProgram, printErrorLine, printFailure, printLine } from '../../common/cli/output.js';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { printLine } from '../../common/cli/output.js';
+import { newProgram, runCommand } from '../../common/cli/program.js';
 import { addSimulateCommand } from '../../common/simulation/command.js';
 import { inspectQueue } from '../queue/inspect.js';
 import { rebuildEach } from '../queue/rebuild.js';
@@ -20,33 +21,14 @@ const MAX_WORKERS = 64;
  * @returns the exit code: 0 success, 1 verify or simulate found a problem or a dead letter was kept, 2 wrong usage
  * or configuration, 3 simulate had no time for a run, 4 internal error
  */
-export async function runProgram(argv: readonly string[], programPath: string): Promise<number> {
-  let exitCode = 0;
-  const program = createProgram(programPath, (code) => {
-    exitCode = code;
-  });
-  try {
-    await program.parseAsync(argv, { from: 'user' });
-    return exitCode;
-  } catch (failure) {
-    if (failure instanceof CommanderError) return failure.exitCode === 0 ? 0 : 2;
-    return printFailure(failure);
-  }
+export function runProgram(argv: readonly string[], programPath: string): Promise<number> {
+  return runCommand(argv, (setExitCode) => createProgram(programPath, setExitCode));
 }
 
 function createProgram(programPath: string, setExitCode: (code: number) => void): Command {
-  const program = new Command(commandOfProgram())
-    .description('A reference implementation: a synchronous message queue behind a mail gateway.')
-    .exitOverride()
-    .configureOutput({
-      outputError: (text) =>
-        printErrorLine(
-          text
-            .trim()
-            .replace(/^error: /, '')
-            .replace(/\s+/g, ' '),
-        ),
-    });
+  const program = newProgram(
+    'A reference implementation: a synchronous message queue behind a mail gateway.',
+  );
   const flags = settingFlags();
   const command = (name: string, description: string) =>
     addSettingOptions(program.command(name), flags).description(description);
