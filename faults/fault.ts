@@ -68,8 +68,76 @@ export interface FaultContext {
   storedMarks(): ReadonlyMap<string, Buffer>;
   /** Compares the files before and after a crash; undefined when the kit cannot read the data directory. */
   readonly losses?: LossObserver | undefined;
+  /**
+   * The nodes on which this injection may act. `services`, `dataDir`, `powerDisk` and `losses` are those of the first one, but
+   * `services` has the services of all of them. A target without `nodes` has one.
+   */
+  readonly nodes: readonly FaultNode[];
+  /** The whole cluster; undefined for a target without `nodes`. */
+  readonly cluster?: ClusterContext | undefined;
   /** Signal that is aborted when the run is interrupted. */
   readonly signal: AbortSignal;
+}
+
+/** A machine of the target with its own disk and network address. A target without `nodes` has one, named ''. */
+export interface FaultNode {
+  readonly name: string;
+  /** The services of this node. */
+  readonly services: readonly Service[];
+  /** The directory (or mount point) that holds the data of this node. */
+  readonly dataDir: string;
+  /** The disk below `dataDir`; undefined when its power cannot be cut. */
+  readonly powerDisk?: PowerDisk | undefined;
+  /** Compares the files before and after a crash; undefined when the kit cannot read the data directory. */
+  readonly losses?: LossObserver | undefined;
+}
+
+/** A link that carries nothing, in one direction. */
+export type LinkCut = readonly [from: string, to: string];
+
+/** The network between the nodes of a cluster. The kit itself reaches every node at any time. */
+export interface Links {
+  /** Replaces all cuts: from now on exactly these links carry nothing. An empty list heals all. */
+  cut(links: readonly LinkCut[]): Promise<void>;
+  /**
+   * Silently cuts the connections that exist between these two nodes, in both directions, while new ones are allowed.
+   * `healConnections` lets them go on, so that old packets arrive late.
+   */
+  cutConnections(a: string, b: string): Promise<void>;
+  healConnections(): Promise<void>;
+  /** Number of packets that cut links and cut connections have swallowed since the last change. */
+  swallowedPackets(): Promise<number>;
+  /** Delays or drops packets of a node; undefined where the kernel cannot do it. An empty change removes it. */
+  impair?(node: string, how: { delayMs?: number; jitterMs?: number; lossPercent?: number }): Promise<void>;
+}
+
+/** The cluster as a fault sees it. */
+export interface ClusterContext {
+  /** All nodes, in the order of the target file. */
+  readonly nodes: readonly FaultNode[];
+  readonly links: Links;
+  /** Number of nodes that the target claims to be able to lose at the same time. */
+  readonly tolerates: number;
+  /** Longest time in ms until the nodes that are left confirm again, as the target claims. */
+  readonly electionMs: number;
+  /**
+   * Records which nodes are down and which links are cut from now on. Must be called before each change (with what will be
+   * cut) and after the last one (with empty lists).
+   */
+  noteState(state: { down: readonly string[]; cut: readonly LinkCut[] }): void;
+  /** Starts the services of a node that is down, and does not wait until they are ready. */
+  start(node: string): Promise<void>;
+  /**
+   * Waits for `count` more confirmations by these nodes, at most for `timeoutMs`. Resolves to the number that came.
+   */
+  waitForConfirmsBy(nodes: readonly string[], count: number, timeoutMs: number): Promise<number>;
+  /**
+   * Replaces the disk of a node by an empty one. No process of the node may live. With `install`, the install command of the
+   * node runs on it.
+   */
+  replaceDisk(node: string, options: { install: boolean }): Promise<void>;
+  /** Runs the target's `promote` command on a node; undefined when the target has none. */
+  promote?(node: string): Promise<void>;
 }
 
 /** A seeded random generator. */
@@ -221,6 +289,8 @@ export interface Injection {
   scope: CrashScope;
   /** Names of the services that the injection affected. */
   services: string[];
+  /** Nodes that the injection harmed; undefined for a target without `nodes`. */
+  nodes?: string[];
   /** One line for people: what was done, or why nothing was. */
   detail: string;
   /** True when a file that the target must be able to rebuild was changed. */
@@ -251,6 +321,11 @@ export interface Needs {
    * directory is on a disk whose power can be cut.
    */
   disk: 'any' | 'limited' | 'power';
+  /**
+   * `one`: the fault acts on one node of a cluster. `scope`: it acts on each node of its context, of which there is one, a
+   * minority, a majority, or all. `cluster`: it needs a cluster, and chooses its nodes itself. Default: `one`.
+   */
+  nodes?: 'one' | 'scope' | 'cluster';
 }
 
 /** A kind of failure that can be injected into a target. */

@@ -41,6 +41,8 @@ export interface Installed {
   atMs: number;
   /** 1 for the first installation of the run, then 2, 3, … */
   round: number;
+  /** Names of the nodes, in the order of the target file. Absent for a target without `nodes`. */
+  nodes?: string[];
 }
 
 /** A process of a service was started. */
@@ -87,6 +89,8 @@ export interface Answered {
   outcome: Outcome;
   /** The answer of the target, or the error of the connection; one line. */
   detail: string;
+  /** Node to which the message was submitted. Absent for a target without `nodes`. */
+  node?: string;
 }
 
 /** A whole message arrived at the receiver. */
@@ -110,6 +114,8 @@ export interface Delivered {
   recipients: number[];
   /** Place and content of the first difference from what was submitted, one line. Absent without a difference. */
   difference?: string;
+  /** Node that delivered the message. Absent for a target without `nodes`. */
+  node?: string;
 }
 
 /** The receiver accepted a delivery. */
@@ -202,7 +208,10 @@ export interface FaultInjected {
    */
   hit: boolean;
   scope: CrashScope;
+  /** Names of the services. In a target with nodes, `SERVICE@NODE`. */
   services: string[];
+  /** Nodes that the injection harmed. Absent for a target without `nodes`. */
+  nodes?: string[];
   /** Exact description of the injection, one line; enough to repeat it by hand. */
   detail: string;
   /** True when the stored index, or a similar file, was lost or damaged on purpose. */
@@ -231,6 +240,20 @@ export interface FaultHealed {
   atMs: number;
   fault: string;
   injection: number;
+}
+
+/**
+ * What the kit itself does to the nodes of a cluster from this moment on, until the next event of this kind. The first
+ * event of an injection is recorded before anything is cut, the last one after everything was healed.
+ */
+export interface ClusterState {
+  kind: 'cluster-state';
+  atMs: number;
+  injection: number;
+  /** Nodes whose processes the kit has killed or stopped, and has not started again. */
+  down: string[];
+  /** Links that carry nothing, each in one direction: `[from, to]`. */
+  cut: [from: string, to: string][];
 }
 
 /** Messages at risk at the moment of a crash. A run with nothing at risk at any crash proves nothing. */
@@ -275,6 +298,8 @@ export interface Inspected {
   keptAside: number;
   /** Number of live messages that the target reports; absent when it reports none. */
   live?: number;
+  /** Node whose stored state was inspected. Absent for a target without `nodes`. */
+  node?: string;
 }
 
 /** The end of the wait for outstanding deliveries. */
@@ -406,6 +431,7 @@ export type HistoryEvent =
   | Settled
   | FaultInjected
   | FaultHealed
+  | ClusterState
   | AtRisk
   | Recovered
   | RecoveryFailed

@@ -41,6 +41,8 @@ const lostFile = objectOf({
   driveBytes: number,
   messages: listOf(text),
 });
+/** A link in one direction: the names of two nodes. */
+const link: Check = (value) => Array.isArray(value) && value.length === 2 && value.every(text);
 const failedCall = objectOf({ service: text, call: text, path: textOrNull, error: text, count: number });
 
 /** A check for every key of every event. The compiler reports a missing one. */
@@ -58,7 +60,7 @@ const EVENT_SCHEMAS: EventSchemas = {
     startedAt: text,
     kitVersion: text,
   },
-  installed: { round: number },
+  installed: { round: number, nodes: optional(listOf(text)) },
   'service-started': { service: text, incarnation: number },
   'service-exited': {
     service: text,
@@ -68,7 +70,12 @@ const EVENT_SCHEMAS: EventSchemas = {
     expected: flag,
   },
   submitted: { id: text, producer: number, sizeBytes: number, digest: text, recipients: number, shape: text },
-  answered: { id: text, outcome: oneOf('confirmed', 'rejected', 'indefinite'), detail: text },
+  answered: {
+    id: text,
+    outcome: oneOf('confirmed', 'rejected', 'indefinite'),
+    detail: text,
+    node: optional(text),
+  },
   delivered: {
     sequence: number,
     id: textOrNull,
@@ -76,6 +83,7 @@ const EVENT_SCHEMAS: EventSchemas = {
     digest: text,
     recipients: listOf(number),
     difference: optional(text),
+    node: optional(text),
   },
   consumed: { sequence: number, id: textOrNull, how: oneOf('answered', 'unanswered', 'accepted') },
   refused: { sequence: number, id: textOrNull, permanent: flag, detail: text },
@@ -86,6 +94,7 @@ const EVENT_SCHEMAS: EventSchemas = {
     hit: flag,
     scope: oneOf('none', 'some-processes', 'all-processes', 'machine'),
     services: listOf(text),
+    nodes: optional(listOf(text)),
     detail: text,
     indexDamaged: flag,
     rotted: listOf(text),
@@ -95,10 +104,17 @@ const EVENT_SCHEMAS: EventSchemas = {
     failed: optional(objectOf({ sinceMs: number, calls: listOf(failedCall) })),
   },
   healed: { fault: text, injection: number },
+  'cluster-state': { injection: number, down: listOf(text), cut: listOf(link) },
   'at-risk': { injection: number, confirmedUndelivered: number, inFlight: number, inDelivery: number },
   recovered: { injection: number, tookMs: number },
   'recovery-failed': { injection: number, waitedMs: number, detail: text },
-  inspected: { ok: flag, problems: listOf(text), keptAside: number, live: optional(number) },
+  inspected: {
+    ok: flag,
+    problems: listOf(text),
+    keptAside: number,
+    live: optional(number),
+    node: optional(text),
+  },
   drained: {
     waitedMs: number,
     complete: flag,

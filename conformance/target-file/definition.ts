@@ -14,6 +14,13 @@ export const FAULT_NAMES = [
   'power-cut',
   'crash-states',
   'io-error',
+  'disk-stall',
+  'partition',
+  'stale-link',
+  'link-delay',
+  'link-loss',
+  'cut-then-elect',
+  'node-loss',
 ] as const;
 
 /** Name of a fault or of a family of faults. */
@@ -81,7 +88,38 @@ const Service = object({
       'User as which the service runs; it must exist on the machine or in the image. Default: the user of the kit, ' +
         'and in a container the user of the image.',
     ),
+  nodes: z
+    .array(z.string({ error: 'the name of a node' }), { error: 'a list of names of nodes' })
+    .min(1, { error: 'at least one name of a node' })
+    .optional()
+    .describe('Nodes on which the service runs. Default: every node.'),
 }).describe('One kind of process of the target.');
+
+/** Upper bound of the number of nodes: each has its own disk and network namespace on one machine. */
+export const MAX_NODES = 9;
+/** Upper bound of `guarantee.cluster.electionSeconds`. */
+export const MAX_ELECTION_SECONDS = 300;
+
+const Cluster = object({
+  tolerates: z
+    .int({ error: 'a whole number from 0' })
+    .min(0, { error: 'a whole number from 0' })
+    .describe(
+      'Number of nodes that may fail at the same time. No fault harms more of them at once, but the faults of all nodes and ' +
+        'cut-then-elect.',
+    ),
+  electionSeconds: z
+    .number({ error: `a number of seconds above 0 and at most ${MAX_ELECTION_SECONDS}` })
+    .positive({ error: `a number of seconds above 0 and at most ${MAX_ELECTION_SECONDS}` })
+    .max(MAX_ELECTION_SECONDS, {
+      error: `a number of seconds above 0 and at most ${MAX_ELECTION_SECONDS}`,
+    })
+    .prefault(30)
+    .describe(
+      'Longest time, in seconds, until the nodes that are left confirm messages again after a fault that they tolerate. ' +
+        'Default: 30.',
+    ),
+}).describe('What the nodes of a cluster guarantee together.');
 
 /** Upper bound of `guarantee.redeliverySeconds`: a drain never waits longer. */
 export const MAX_REDELIVERY_SECONDS = 600;
@@ -140,6 +178,7 @@ const Guarantee = object({
       'The order of first deliveries. `per-producer`: confirmed messages of one producer come in the order in which it ' +
         'submitted them. The kit then submits and receives one message after the other. Default: no order is claimed.',
     ),
+  cluster: Cluster.optional(),
 }).describe('The guarantees of the target. The kit checks these and no others.');
 
 const CrashStates = object({
@@ -184,9 +223,30 @@ export const TargetDefinition = object({
     )
     .refine((services) => Object.keys(services).length > 0, { error: 'at least one service' })
     .describe('The processes of the target, started in this order.'),
+  nodes: z
+    .array(
+      z.string({ error: 'a name of a node' }).regex(/^[a-z][a-z0-9-]{0,15}$/, {
+        error: 'a name of at most 16 lower-case letters, digits and dashes',
+      }),
+      { error: 'a list of names of nodes' },
+    )
+    .min(2, { error: 'at least two nodes; leave it out for a target of one node' })
+    .max(MAX_NODES, { error: `at most ${MAX_NODES} nodes` })
+    .optional()
+    .describe(
+      'Names of the nodes of a cluster. Each node has its own {data} on its own disk, and its own network address. ' +
+        'Default: the target has one node, which is this machine.',
+    ),
   install: command()
     .optional()
-    .describe('Command that runs once in an empty {data}, before the services start.'),
+    .describe(
+      'Command that runs once in an empty {data}, before the services start; in a cluster, once per node.',
+    ),
+  promote: command()
+    .optional()
+    .describe(
+      'Command that makes a node take over, in a cluster whose operator has to decide that. It runs on the node that takes over.',
+    ),
   submit: z
     .array(z.string({ error: 'the name of a port' }), { error: 'a list of port names' })
     .min(1, { error: 'at least one port name' })

@@ -5,6 +5,7 @@ import { limit } from '../limits.js';
 import { readRegularFile } from '../read-file.js';
 import { claimProblems } from './claim-problems.js';
 import { type Target, TargetDefinition, type TargetInput } from './definition.js';
+import { nodeProblems } from './node-problems.js';
 import { placeholderProblems } from './placeholders.js';
 import { schemaProblems } from './schema-problems.js';
 import { newerVersionProblem, toPresentForm } from './versions.js';
@@ -66,7 +67,11 @@ function parseTarget(given: unknown, dir: string, where: string, checkClaims = t
   if (!parsed.success) {
     throw new TargetFileError(where, schemaProblems(parsed.error.issues, json));
   }
-  const problems = [...placeholderProblems(parsed.data), ...(checkClaims ? claimProblems(parsed.data) : [])];
+  const problems = [
+    ...placeholderProblems(parsed.data),
+    ...nodeProblems(parsed.data),
+    ...(checkClaims ? claimProblems(parsed.data) : []),
+  ];
   if (problems.length > 0) throw new TargetFileError(where, problems);
   return { ...parsed.data, dir };
 }

@@ -14,24 +14,38 @@ export interface PlaceholderValues {
   sink: string;
   /** Path of the node binary. */
   node: string;
-  /** Ports by name; the unnamed `{port}` has the name ''. */
+  /** Ports by name; the unnamed `{port}` has the name ''. They are the same on every node. */
   ports: ReadonlyMap<string, number>;
+  /** The node on which the command runs; undefined for a target without `nodes`. */
+  cluster?: NodeValues | undefined;
+}
+
+/** Values of the placeholders that only a cluster has. */
+export interface NodeValues {
+  /** Name of the node on which the command runs. */
+  name: string;
+  /** IPv4 addresses of all nodes by name, in the order of the target file. */
+  addresses: ReadonlyMap<string, string>;
 }
 
 /** Matches `{word}` and `{word:word}`. Other braces, in JSON or in a shell's ${…}, do not match. */
 const PLACEHOLDER = /(?<!\$)\{([A-Za-z][\w-]*)(?::([\w-]*))?\}/g;
-const KNOWN_PLACEHOLDERS = '{dir}, {data}, {scratch}, {port}, {port:name}, {sink}, {node}';
+const KNOWN_PLACEHOLDERS =
+  '{dir}, {data}, {scratch}, {port}, {port:name}, {sink}, {node}, {host}, {ip}, {ip:node}, {peers}';
+/** The placeholders that only a target with `nodes` has. */
+const NODE_PLACEHOLDERS: readonly string[] = ['host', 'ip', 'peers'];
 
 /**
  * Kind of command; it decides which placeholders are allowed. No port and no receiver exist before a service
  * runs.
  */
-type CommandKind = 'service' | 'install' | 'verify' | 'nudge';
+type CommandKind = 'service' | 'install' | 'verify' | 'nudge' | 'promote';
 const ALLOWED_PLACEHOLDERS: Record<CommandKind, readonly string[]> = {
   service: ['dir', 'data', 'scratch', 'node', 'port', 'sink'],
   install: ['dir', 'data', 'scratch', 'node'],
   verify: ['dir', 'data', 'scratch', 'node', 'port'],
   nudge: ['dir', 'data', 'scratch', 'node', 'port', 'sink'],
+  promote: ['dir', 'data', 'scratch', 'node', 'port'],
 };
 
 /**
@@ -67,8 +81,14 @@ function simpleValue(
   argument: string | undefined,
   values: PlaceholderValues,
 ): string | undefined {
+  const { cluster } = values;
+  if (name === 'ip') return cluster?.addresses.get(argument ?? cluster.name);
   if (argument !== undefined) return undefined;
   switch (name) {
+    case 'host':
+      return cluster?.name;
+    case 'peers':
+      return cluster && peersOf(cluster);
     case 'dir':
       return values.dir;
     case 'data':
@@ -82,6 +102,14 @@ function simpleValue(
     default:
       return undefined;
   }
+}
+
+/** Returns the other nodes as `NAME=ADDRESS`, separated by commas. */
+function peersOf({ name, addresses }: NodeValues): string {
+  return [...addresses]
+    .filter(([peer]) => peer !== name)
+    .map((pair) => pair.join('='))
+    .join(',');
 }
 
 /** Returns the names of all ports that the services use, in order of appearance; the unnamed port is ''. */
@@ -110,17 +138,23 @@ export function placeholderProblems(target: TargetFile): string[] {
     commandKind: CommandKind,
     keys?: readonly string[],
   ) => {
+    const nodes = target.nodes ?? [];
+    const words = [...ALLOWED_PLACEHOLDERS[commandKind], ...(nodes.length > 0 ? NODE_PLACEHOLDERS : [])];
     for (const { index, whole, name, argument: after } of placeholdersIn(command ?? [])) {
-      const known =
-        ALLOWED_PLACEHOLDERS[commandKind].includes(name) &&
-        (after === undefined || (name === 'port' && after !== ''));
+      const place = `${path}.${keys?.[index] ?? index}`;
+      if (name === 'ip' && nodes.length > 0 && after !== undefined) {
+        if (!nodes.includes(after))
+          problems.push(
+            `${place}: ${whole}: no such node, expected one of ${nodes.join(', ')}${didYouMean(after, nodes)}`,
+          );
+        continue;
+      }
+      const known = words.includes(name) && (after === undefined || (name === 'port' && after !== ''));
       if (!known) {
-        const allowed = ALLOWED_PLACEHOLDERS[commandKind].map((word) => `{${word}}`);
+        const allowed = words.map((word) => `{${word}}`);
         const expected = allowed.join(', ');
         const hint = didYouMean(`{${name}}`, allowed);
-        problems.push(
-          `${path}.${keys?.[index] ?? index}: unknown placeholder ${whole}, expected one of ${expected}${hint}`,
-        );
+        problems.push(`${place}: unknown placeholder ${whole}, expected one of ${expected}${hint}`);
       }
     }
   };
@@ -132,6 +166,7 @@ export function placeholderProblems(target: TargetFile): string[] {
   check('install', target.install, 'install');
   check('verify', target.verify, 'verify');
   check('nudge', target.nudge, 'nudge');
+  check('promote', target.promote, 'promote');
   check('crashStates.install', target.crashStates?.install, 'install');
   check('crashStates.restore', target.crashStates?.restore, 'install');
   const ports = portNames(target);

@@ -11,7 +11,13 @@ import { judgeWritten, type WriteWitness } from './write-witness.js';
 /** The part of the fault context that stays the same for a whole round. */
 export type RoundFaultContext = Omit<
   FaultContext,
-  'services' | 'usualRecoveryMs' | 'waitForConfirms' | 'waitForRejections' | 'storedMarks' | 'random'
+  | 'services'
+  | 'nodes'
+  | 'usualRecoveryMs'
+  | 'waitForConfirms'
+  | 'waitForRejections'
+  | 'storedMarks'
+  | 'random'
 >;
 
 /** Parts of a round that the injector uses. */
@@ -104,6 +110,7 @@ export class Injector {
     return {
       ...faultContext,
       services: supervisor.services,
+      nodes: [{ name: '', ...faultContext, services: supervisor.services }],
       random: random.fork(`fault-${name}`),
       usualRecoveryMs: usualRecoveryMs(),
       waitForConfirms: (count, timeoutMs) =>

@@ -3,6 +3,7 @@ import type { Availability, Fault, Service } from '../../faults/fault.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Registry } from '../host/registry.js';
 import type { Disk, DiskKind } from './disk.js';
+import type { NodeNetwork } from './nodes/node-network.js';
 
 export { RUN_VARIABLE } from '../host/dead-runs.js';
 
@@ -34,6 +35,11 @@ export interface DeploymentPlan {
   dataDir: string;
   /** Directory inside `workingDir` for files that survive every crash (`{scratch}`). */
   scratchDir: string;
+  /**
+   * The node on which the services run; undefined for a target without `nodes`. A cluster is deployed node by node, each with
+   * its own directories.
+   */
+  node?: { name: string; network: NodeNetwork } | undefined;
   /** Ports on which services listen. */
   ports: readonly number[];
   /** Address of the kit's receiver (host:port on this machine); '' without a receiver. */
@@ -130,6 +136,12 @@ export interface PreparedRuntime {
   readonly slowStartMs?: number | undefined;
   /** Makes the disk of a round where it is not a disk of this machine; `dir` is the round's directory. */
   makeDisk?(dir: string, kind: DiskKind, filesystem: Filesystem, registry: Registry): Promise<Disk>;
+  /**
+   * Makes the network of a cluster: an address for each node, and links that can be cut. Absent where the runtime cannot run
+   * several nodes.
+   * @throws KitError target-unavailable with the reason when it cannot be made.
+   */
+  makeNetwork?(nodes: readonly string[], registry: Registry): Promise<NodeNetwork>;
   deploy(plan: DeploymentPlan): Deployment;
   /** Releases what `prepare` has taken; the runtime cannot be used afterwards. */
   close?(): Promise<void>;

@@ -1,0 +1,11 @@
+import type { Links } from '../../../faults/fault.js';
+
+/** The network of one cluster. It exists until `remove`, and nothing outside the run reaches it but the kit. */
+export interface NodeNetwork extends Links {
+  /** IPv4 addresses of the nodes by name, in the order of the target file. The kit can connect to each. */
+  readonly addresses: ReadonlyMap<string, string>;
+  /** Returns the command that precedes a command of a node, so that it runs in the network of the node. */
+  enter(node: string): readonly string[];
+  /** Removes the network. It can be called from an exit handler, and more than once. */
+  remove(): void;
+}
