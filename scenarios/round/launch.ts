@@ -2,6 +2,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
+import { type Address, localAddress } from '../../conformance/protocols/address.js';
 import type { Protocol, Receipts, Receiver, ReceiverOptions } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import {
@@ -64,8 +65,8 @@ export interface LaunchedTarget {
   deployment: Deployment;
   supervisor: TargetSupervisor;
   receiver: Receiver;
-  /** The ports to which messages are submitted. */
-  ports: readonly number[];
+  /** The addresses to which messages are submitted. */
+  addresses: readonly Address[];
   /** Fills in the placeholders of a command that belongs to no service. */
   expand(command: readonly string[]): string[];
   /**
@@ -150,7 +151,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   const forget = atExit(() => deployment.destroyNow());
   const created = new TargetSupervisor(deployment, {
     protocol,
-    ports: submit,
+    addresses: submit,
     recorder: plan.recorder,
     signal: plan.signal,
     logDir: join(dir, 'logs'),
@@ -164,7 +165,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     deployment,
     supervisor: created,
     receiver,
-    ports: submit,
+    addresses: submit,
     expand,
     async install(command, timeoutMs) {
       await deployment.handOver?.();
@@ -216,15 +217,15 @@ function receiverOptions({
 interface Ports {
   /** Ports by the name in `{port:name}`. */
   byName: ReadonlyMap<string, number>;
-  /** Ports to which messages are submitted. */
-  submit: number[];
+  /** Addresses to which messages are submitted. */
+  submit: Address[];
 }
 
 /** Reserves a free port for each name. */
 async function choosePorts(target: Target): Promise<Ports> {
   const byName = new Map<string, number>();
   for (const name of portNames(target)) byName.set(name, await reservePort());
-  return { byName, submit: submitPorts(target).map((name) => byName.get(name) ?? 0) };
+  return { byName, submit: submitPorts(target).map((name) => localAddress(byName.get(name) ?? 0)) };
 }
 
 async function runInstall(

@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
+import type { Address } from '../../conformance/protocols/address.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault, Injection } from '../../faults/fault.js';
@@ -181,8 +182,8 @@ interface RoundSetup {
   receiver: Receiver;
   recoveries: Recoveries;
   injector: Injector;
-  /** The ports to which messages are submitted. */
-  ports: readonly number[];
+  /** The addresses to which messages are submitted. */
+  addresses: readonly Address[];
 }
 
 /** One round while it runs. */
@@ -335,7 +336,7 @@ class Round {
     this.#recoveries = recoveries;
     const injector = this.#makeInjector(receiver, recoveries);
     this.#injector = injector;
-    return { supervisor, receiver, recoveries, injector, ports: launched.ports };
+    return { supervisor, receiver, recoveries, injector, addresses: launched.addresses };
   }
 
   #launch(): Promise<LaunchedTarget> {
@@ -434,7 +435,7 @@ class Round {
     const { supervisor, receiver, recoveries, injector } = setup;
     await supervisor.waitUntilSettled(signal);
     if (this.#isOver()) return;
-    this.#producers = this.#startProducers(setup.ports);
+    this.#producers = this.#startProducers(setup.addresses);
     const cutsPower = schedule.disk === 'power';
     const atRiskTimeoutMs = runtime.slowStartMs === undefined ? AT_RISK_TIMEOUT_MS : SLOW_AT_RISK_TIMEOUT_MS;
     let recovering = false;
@@ -487,13 +488,13 @@ class Round {
     queue.splice(firstLast === -1 ? queue.length : firstLast, 0, { ...planned });
   }
 
-  #startProducers(ports: readonly number[]): Producers {
+  #startProducers(addresses: readonly Address[]): Producers {
     const { registry, number, protocol, schedule, signal, target } = this.#options;
     return new Producers({
       run: registry.runId,
       round: number,
       protocol,
-      ports,
+      addresses,
       ledger: this.#ledger,
       random: this.#random.fork('workload'),
       count: schedule.producers,

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
+import { type Address, describeAddress } from '../../conformance/protocols/address.js';
 import type { Protocol } from '../../conformance/protocols/protocol.js';
 import type { Service } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
@@ -10,8 +11,8 @@ import type { Deployment } from '../runtime/runtime.js';
 /** Parts of a round that the supervisor uses. */
 export interface TargetSupervisorOptions {
   protocol: Protocol;
-  /** The ports that must answer before the target counts as ready. */
-  ports: readonly number[];
+  /** The addresses that must answer before the target counts as ready. */
+  addresses: readonly Address[];
   recorder: Pick<Recorder, 'record'>;
   signal: AbortSignal;
   /** Directory of the services' logs, one file `NAME.log` per service. */
@@ -255,7 +256,7 @@ export class TargetSupervisor {
     const exit = this.#restarts > 0 ? `; ${this.#lastExit}, ${this.#restarts} times` : '';
     if (down.length > 0) return `not running: ${down.join(', ')}${exit}${this.#describeLogs(down)}`;
     const logs = this.#describeLogs(this.services.map(({ name }) => name));
-    return `running, and not ready on port ${this.#options.ports.join(' and ')}${exit}${logs}`;
+    return `running, and not ready on ${this.#options.addresses.map(describeAddress).join(' and ')}${exit}${logs}`;
   }
 
   /** Returns whether more restarts are useless. */
@@ -292,8 +293,8 @@ export class TargetSupervisor {
   }
 
   async #ready(): Promise<boolean> {
-    const { protocol, ports } = this.#options;
-    const answers = await Promise.all(ports.map((port) => protocol.ready(port, PROBE_TIMEOUT_MS)));
+    const { protocol, addresses } = this.#options;
+    const answers = await Promise.all(addresses.map((address) => protocol.ready(address, PROBE_TIMEOUT_MS)));
     return answers.every(Boolean) && this.services.every((service) => service.pids().length > 0);
   }
 

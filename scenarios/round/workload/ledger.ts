@@ -111,9 +111,16 @@ export class Ledger {
     this.tally.backlogBytes += bytes.length;
   }
 
-  /** Records the target's answer to a message. */
-  answered(id: string, { outcome, detail }: Answer): void {
-    this.#recorder.record({ kind: 'answered', id, outcome, detail });
+  /**
+   * Records the target's answer to a message.
+   * @param node node to which the message was submitted; undefined for a target without `nodes`.
+   */
+  answered(id: string, { outcome, detail }: Answer, node?: string): void {
+    this.#recorder.record({
+      kind: 'answered',
+      ...{ id, outcome, detail },
+      ...(node === undefined ? {} : { node }),
+    });
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     entry.state = outcome;
