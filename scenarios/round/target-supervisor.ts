@@ -11,8 +11,13 @@ import type { Deployment } from '../runtime/runtime.js';
 /** Parts of a round that the supervisor uses. */
 export interface TargetSupervisorOptions {
   protocol: Protocol;
-  /** The addresses that must answer before the target counts as ready. */
+  /**
+   * The addresses that must answer before the target counts as ready. In a cluster one of them is enough: a node that is not
+   * the leader may refuse clients.
+   */
   addresses: readonly Address[];
+  /** Number of nodes of a cluster; undefined for a target without `nodes`. */
+  nodes?: number | undefined;
   recorder: Pick<Recorder, 'record'>;
   signal: AbortSignal;
   /** Directory of the services' logs, one file `NAME.log` per service. */
@@ -37,6 +42,8 @@ export type StartResult =
   | { ready: false; waitedMs: number; detail: string };
 
 const PROBE_TIMEOUT_MS = 1000;
+/** Timeout of a probe of a cluster, whose nodes may have to agree before one answers. */
+const CLUSTER_PROBE_TIMEOUT_MS = 3000;
 const PROBE_EVERY_MS = 15;
 /** Delay before a service that exited by itself is started again. */
 const RESTART_DELAY_MS = 50;
@@ -293,9 +300,18 @@ export class TargetSupervisor {
   }
 
   async #ready(): Promise<boolean> {
-    const { protocol, addresses } = this.#options;
-    const answers = await Promise.all(addresses.map((address) => protocol.ready(address, PROBE_TIMEOUT_MS)));
-    return answers.every(Boolean) && this.services.every((service) => service.pids().length > 0);
+    const { protocol, addresses, nodes } = this.#options;
+    const hasProcesses = () => this.services.every((service) => service.pids().length > 0);
+    if (nodes === undefined) {
+      const answers = await Promise.all(addresses.map((one) => protocol.ready(one, PROBE_TIMEOUT_MS)));
+      return answers.every(Boolean) && hasProcesses();
+    }
+    if (!hasProcesses()) return false;
+    const probe = async (one: Address) => {
+      if (!(await protocol.ready(one, CLUSTER_PROBE_TIMEOUT_MS, { replicas: nodes })))
+        throw new Error('not ready');
+    };
+    return Promise.any(addresses.map(probe)).then(hasProcesses, () => false);
   }
 
   async #restart(name: string): Promise<void> {

@@ -79,6 +79,8 @@ export class Ledger {
   readonly #recipientsOf = new Map<number, readonly number[]>();
   /** Recipients that have accepted a message, by message id; only of unconsumed messages with several recipients. */
   readonly #served = new Map<string, Set<number>>();
+  /** Numbers of confirmed messages by the node that has confirmed them. */
+  readonly #confirmedBy = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
 
   constructor(run: string, recorder: Recorder) {
@@ -124,6 +126,8 @@ export class Ledger {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     entry.state = outcome;
+    if (outcome === 'confirmed' && node !== undefined)
+      this.#confirmedBy.set(node, this.confirmedBy(node) + 1);
     this.tally.inFlight--;
     this.tally[outcome]++;
     if (outcome === 'confirmed' && !entry.consumed) {
@@ -131,6 +135,11 @@ export class Ledger {
       this.#outstanding.set(id, performance.now());
     } else this.#forgetSize(id);
     this.#notifyListeners();
+  }
+
+  /** Returns the number of messages that a node has confirmed. */
+  confirmedBy(node: string): number {
+    return this.#confirmedBy.get(node) ?? 0;
   }
 
   /** Makes a `Receipts` that updates the ledger with each report of a receiver and passes it on to `next`. */
