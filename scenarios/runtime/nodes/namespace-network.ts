@@ -85,13 +85,13 @@ class NamespaceNetwork implements NodeNetwork {
     mkdirSync(this.#dir, { mode: 0o700 });
     // A namespace is mounted on its file.
     for (const name of [BRIDGE_FILE, ...this.#nodes]) writeFileSync(this.#fileOf(name), '');
-    const [routes] = await Promise.all([
+    const [routes = ''] = await allDone([
       this.#tool(['ip', '-4', '-o', 'route', 'show', 'table', 'all']),
       this.#makeBridge(),
     ]);
     const subnet = await this.#linkToKit(routes);
     for (const [index, node] of this.#nodes.entries()) this.addresses.set(node, subnet.node(index));
-    await Promise.all(this.#nodes.map((node, index) => this.#makeNode(node, index)));
+    await allDone(this.#nodes.map((node, index) => this.#makeNode(node, index)));
     await this.#batch(this.#inside(BRIDGE_FILE), [
       ...[KIT_LINK, ...this.#nodes.map((_, index) => portOf(index))].flatMap((port) => [
         `link set dev ${port} master ${BRIDGE}`,
@@ -284,6 +284,15 @@ class NamespaceNetwork implements NodeNetwork {
     // By this variable, `clean` kills a tool that a killed kit has left behind.
     return runNetworkTool(command, input, { [RUN_VARIABLE]: this.#registry.runId });
   }
+}
+
+/**
+ * Waits until all have ended, also when one fails: no tool may make anything when the network is being removed.
+ * @throws the first error.
+ */
+async function allDone<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
 }
 
 /** Returns the lines that start a link. It gets no IPv6 address first: a later change would not take that one away. */
