@@ -6,7 +6,7 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { LinkCut } from '../../../faults/fault.js';
 import { RUN_VARIABLE } from '../../host/dead-runs.js';
 import type { Registry } from '../../host/registry.js';
-import { nodeNetworkAvailability } from './availability.js';
+import { hasNetem, nodeNetworkAvailability } from './availability.js';
 import {
   type Arriving,
   connectionsIn,
@@ -15,6 +15,7 @@ import {
   packetsIn,
   rulesFor,
 } from './cut-rules.js';
+import { type Impairment, netemOptions } from './impairment.js';
 import { BRIDGE_FILE, KIT_LINK, namespaceIn, removeNetwork } from './namespaces.js';
 import { runNetworkTool, ToolError } from './network-tools.js';
 import type { NodeNetwork } from './node-network.js';
@@ -72,6 +73,7 @@ class NamespaceNetwork implements NodeNetwork {
   /** The last change of rules. The next one waits for it. */
   #changed: Promise<unknown> = Promise.resolve();
   #isRemoved = false;
+  readonly impair?: NonNullable<NodeNetwork['impair']>;
 
   constructor(nodes: readonly string[], registry: Pick<Registry, 'runId' | 'made' | 'gone'>) {
     this.#nodes = nodes;
@@ -79,6 +81,7 @@ class NamespaceNetwork implements NodeNetwork {
     const name = `plugpull-${registry.runId}-net-${randomBytes(4).toString('hex')}`;
     this.#dir = join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), name);
     this.#registry.made({ kind: 'network', path: this.#dir });
+    if (hasNetem()) this.impair = (node, how) => this.#impair(node, how);
   }
 
   async setUp(): Promise<void> {
@@ -239,6 +242,17 @@ class NamespaceNetwork implements NodeNetwork {
     this.#withRules.add(node);
     await this.#tool([...this.#inside(node), 'nft', '-f', '-'], rulesFor(cuts));
     if (isEmpty) this.#withRules.delete(node);
+  }
+
+  async #impair(node: string, how: Impairment): Promise<void> {
+    this.#addressOf(node);
+    if (this.#isRemoved) return;
+    // An impairment replaces the one before. The first one replaces a queue of the kernel, which `delete` refuses to remove.
+    const change = netemOptions(how);
+    const tc = [...this.#inside(node), 'tc', 'qdisc'];
+    const root = ['dev', NODE_LINK, 'root'];
+    await this.#tool([...tc, 'replace', ...root, 'netem', ...change]);
+    if (change.length === 0) await this.#tool([...tc, 'delete', ...root]);
   }
 
   async #connectionsOf(node: string) {
