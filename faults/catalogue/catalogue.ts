@@ -1,6 +1,9 @@
 import type { Fault } from '../fault.js';
+import { linkDelay, linkLoss } from '../link/impair.js';
 import { partition } from '../link/partition.js';
+import { staleLink } from '../link/stale-link.js';
 import { cutThenElect } from '../power/cut-then-elect.js';
+import { diskStall } from '../power/disk-stall.js';
 import { powerCut } from '../power/power-cut.js';
 import { clock } from '../process/clock.js';
 import { kill } from '../process/kill.js';
@@ -31,7 +34,11 @@ export const FAULTS: readonly Fault[] = [
   clock,
   diskFull,
   powerCut,
+  diskStall,
   partition,
+  staleLink,
+  linkDelay,
+  linkLoss,
   cutThenElect,
   nodeLoss,
 ];
