@@ -10,6 +10,7 @@ export interface ProducersOptions {
   run: string;
   round: number;
   protocol: Protocol;
+  /** Addresses to which messages are submitted. */
   addresses: readonly Address[];
   ledger: Ledger;
   random: Random;
@@ -17,7 +18,7 @@ export interface ProducersOptions {
   /** Upper bound of the messages that are in flight on one connection. */
   depth: number;
   /**
-   * True if the target claims an order (`guarantee.order`): a producer uses one port, and submits a message only
+   * True if the target claims an order (`guarantee.order`): a producer uses one address, and submits a message only
    * after the answer to the previous one. Otherwise the order of its submits would be unknown.
    */
   inOrder: boolean;
@@ -91,12 +92,13 @@ export class Producers {
     let number = 0;
     for (let turn = 0; !this.#isDone; turn++) {
       const address = addresses[(producer + (inOrder ? 0 : turn)) % addresses.length];
-      const connection = address && (await this.#connect(address));
+      if (address === undefined) throw new Error('expected an address for the producers');
+      const connection = await this.#connect(address);
       if (connection === undefined) {
         await delay(CONNECT_RETRY_MS);
         continue;
       }
-      number = await this.#submitOver(connection, producer, number);
+      number = await this.#submitOver(connection, address.node, producer, number);
       await connection.close();
     }
   }
@@ -110,7 +112,12 @@ export class Producers {
   }
 
   /** Submits over one connection until it is unusable or old. @returns the number of the next message. */
-  async #submitOver(connection: Producer, producer: number, firstNumber: number): Promise<number> {
+  async #submitOver(
+    connection: Producer,
+    node: string | undefined,
+    producer: number,
+    firstNumber: number,
+  ): Promise<number> {
     const pending = new Set<Promise<void>>();
     const depth = this.#options.inOrder ? 1 : this.#options.depth;
     let number = firstNumber;
@@ -121,7 +128,7 @@ export class Producers {
         continue;
       }
       if (!(await this.#waitForBacklogSpace())) break;
-      const task = this.#submit(connection, producer, number++);
+      const task = this.#submit(connection, node, producer, number++);
       pending.add(task);
       const forget = () => void pending.delete(task);
       task.then(forget, forget);
@@ -130,7 +137,12 @@ export class Producers {
     return number;
   }
 
-  async #submit(connection: Producer, producer: number, number: number): Promise<void> {
+  async #submit(
+    connection: Producer,
+    node: string | undefined,
+    producer: number,
+    number: number,
+  ): Promise<void> {
     const { run, round, random, ledger, protocol } = this.#options;
     const id = `${round}-${producer}-${number}`;
     const { content } = protocol;
@@ -140,7 +152,7 @@ export class Producers {
     const { message, hangUp } = plan();
     ledger.submitted(message, producer, () => plan().message.bytes);
     const answer = await connection.submit(message, hangUp === undefined ? {} : { hangUp });
-    ledger.answered(message.id, answer);
+    ledger.answered(message.id, answer, node);
     // Pause after a rejection: the target has no free space and would reject the next message too.
     if (answer.outcome !== 'rejected') return;
     if (this.#floodBytes > 1) this.#floodBytes = Math.ceil(this.#floodBytes / 2);
