@@ -7,7 +7,7 @@
 # - A primary confirms only what its standby has confirmed, also after a promotion. A server that runs alone confirms
 #   nothing. It waits for the other one: a confirmation would be on one disk only.
 # - A server without data becomes a standby. It copies the data of the primary, and waits until there is one.
-# - A server that was the primary, and whose peer is the primary now, throws its data away, and becomes a standby too.
+# - A primary looks once per second whether its peer has been promoted. It then throws its data away, and becomes a standby.
 set -eu
 what="$1"
 data="$2"
@@ -23,6 +23,14 @@ peer_answers() {
 }
 
 peer_is_primary() { [ "$(peer_answers 'SELECT pg_is_in_recovery()')" = f ]; }
+
+# Returns whether this server is a primary, and its peer is one of a later timeline: a promotion begins a timeline.
+is_old_primary() {
+  [ ! -e "$cluster/standby.signal" ] || return 1
+  later="$(peer_answers 'SELECT timeline_id FROM pg_control_checkpoint() WHERE NOT pg_is_in_recovery()')"
+  mine="$("$programs/pg_controldata" "$cluster" | sed -n "s/^Latest checkpoint's TimeLineID: *//p")"
+  [ "${later:-0}" -gt "${mine:-0}" ]
+}
 
 # Makes a new folder below DATA that PostgreSQL accepts.
 make_folder() {
@@ -44,6 +52,15 @@ copy_primary() {
   sync "$data"
 }
 
+# Waits for at most 5 s until a killed server has disappeared: PostgreSQL does not start while its process id exists.
+wait_for_end() {
+  ended="$(head -n 1 "$cluster/postmaster.pid" 2> /dev/null || true)"
+  for _ in $(seq 50); do
+    grep -qs postgres "/proc/$ended/comm" || break
+    sleep 0.1
+  done
+}
+
 case "$what" in
   install)
     # An operator knows whether a cluster is new. An empty disk does not: it may be that of a node that was lost.
@@ -61,12 +78,25 @@ case "$what" in
     host="$4"
     peer="${6%%=*}"
     peer_ip="${6#*=}"
-    if [ ! -d "$cluster" ] || { [ ! -e "$cluster/standby.signal" ] && peer_is_primary; }; then copy_primary; fi
-    exec sh "$here/as-user.sh" postgres "$programs/postgres" -D "$cluster" -p "$port" -c "listen_addresses=127.0.0.1,$5" \
-      -c dynamic_shared_memory_type=mmap -c unix_socket_directories= -c max_connections=100 -c autovacuum=off \
-      -c "synchronous_commit=$7" -c "synchronous_standby_names=$peer" -c wal_keep_size=1GB \
-      -c "primary_conninfo=host=$peer_ip port=$port user=postgres application_name=$host" \
-      -c wal_sender_timeout=5s -c wal_receiver_timeout=5s -c wal_retrieve_retry_interval=500ms
+    trap 'kill -INT "$server"; wait "$server"; exit' TERM INT
+    while :; do
+      if [ ! -d "$cluster" ]; then copy_primary; fi
+      wait_for_end
+      sh "$here/as-user.sh" postgres "$programs/postgres" -D "$cluster" -p "$port" -c "listen_addresses=127.0.0.1,$5" \
+        -c dynamic_shared_memory_type=mmap -c unix_socket_directories= -c max_connections=100 -c autovacuum=off \
+        -c "synchronous_commit=$7" -c "synchronous_standby_names=$peer" -c wal_keep_size=1GB \
+        -c "primary_conninfo=host=$peer_ip port=$port user=postgres application_name=$host" \
+        -c wal_sender_timeout=5s -c wal_receiver_timeout=5s -c wal_retrieve_retry_interval=500ms &
+      server=$!
+      until is_old_primary; do
+        kill -0 "$server" 2> /dev/null || { wait "$server"; exit; }
+        sleep 1
+      done
+      echo "$host: $peer is the primary of a later timeline" >&2
+      kill -QUIT "$server"
+      wait "$server" || true
+      rm -rf "$cluster"
+    done
     ;;
   promote)
     as_postgres "$programs/pg_ctl" promote -D "$cluster" -t 30
