@@ -175,7 +175,8 @@ module.exports = {
       [],
       'A disk is made in the same way under every runtime of this machine.',
     ),
-    only('scenarios/runtime', 'process', ['boot', 'disks'], 'One runtime does not know the others.'),
+    only('scenarios/runtime', 'nodes', [], 'The network of nodes knows no runtime.'),
+    only('scenarios/runtime', 'process', ['boot', 'disks', 'nodes'], 'One runtime does not know the others.'),
     only('scenarios/runtime', 'docker', ['boot', 'disks'], 'One runtime does not know the others.'),
     only('scenarios/runtime', 'vm', ['docker', 'boot'], 'The lab VM runs containers.'),
 

@@ -1,4 +1,6 @@
 import type { Channel, ConsumeMessage } from 'amqplib';
+import type { Address } from '../address.js';
+import { openersFor } from '../client/openers.js';
 import { type Delivery, type OpenPushSource, PushReceiver } from '../client/push-receiver.js';
 import { connectProducer } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -11,12 +13,12 @@ import { amqpReady, amqpSession, closeAmqp, openAmqp, QUEUE } from './client.js'
  */
 export const amqp: Protocol = {
   name: 'amqp',
-  connect: (port, options) => connectProducer(amqpSession, port, options?.timeoutMs),
+  connect: (address, options) => connectProducer(amqpSession, address, options?.timeoutMs),
   ready: amqpReady,
-  async receive(ports, options) {
-    const each = Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => ports).flat();
+  async receive(addresses, options) {
+    const [count, prefetch] = options.inOrder ? [1, 1] : [CONSUMERS, PREFETCH];
     return new PushReceiver(
-      each.map((port) => openSource(port, options.inOrder ? 1 : PREFETCH)),
+      openersFor(addresses, count, (address) => openSource(address, prefetch)),
       options,
     );
   },
@@ -27,9 +29,9 @@ const CONSUMERS = 2;
 const PREFETCH = 8;
 const ANSWER_TIMEOUT_MS = 10_000;
 
-function openSource(port: number, prefetch: number): OpenPushSource {
+function openSource(address: Address, prefetch: number): OpenPushSource {
   return async (onDelivery) => {
-    const connection = await openAmqp(port, ANSWER_TIMEOUT_MS);
+    const connection = await openAmqp(address, ANSWER_TIMEOUT_MS);
     const close = () => closeAmqp(connection);
     let open = true;
     let end = () => {};

@@ -1,5 +1,6 @@
 import { type ChannelModel, connect } from 'amqplib';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
 import { openGuarded } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -13,8 +14,8 @@ const CLOSE_TIMEOUT_MS = 1000;
  * Opens a connection as RabbitMQ's user `guest`, which may connect from loopback only.
  * @throws Error when the target does not accept the connection within `timeoutMs`.
  */
-export async function openAmqp(port: number, timeoutMs: number): Promise<ChannelModel> {
-  const url = { protocol: 'amqp', hostname: '127.0.0.1', port, heartbeat: 0 };
+export async function openAmqp({ host, port }: Address, timeoutMs: number): Promise<ChannelModel> {
+  const url = { protocol: 'amqp', hostname: host, port, heartbeat: 0 };
   const connecting = openGuarded(() => connect(url, { timeout: timeoutMs, noDelay: true }));
   const connection = await withTimeout(connecting, timeoutMs);
   // Ignore the event: the pending calls are rejected with the same error.
@@ -32,10 +33,10 @@ export async function closeAmqp(connection: ChannelModel): Promise<void> {
  * durable queue if the queue does not exist. The `basic.get` is necessary: a quorum queue without a leader
  * can be declared, and then accepts nothing. Never rejects.
  */
-export async function amqpReady(port: number, timeoutMs: number): Promise<boolean> {
+export async function amqpReady(address: Address, timeoutMs: number): Promise<boolean> {
   let connection: ChannelModel | undefined;
   try {
-    connection = await openAmqp(port, timeoutMs);
+    connection = await openAmqp(address, timeoutMs);
     const exists = await hasQueue(connection, timeoutMs);
     const channel = await withTimeout(connection.createChannel(), timeoutMs);
     channel.on('error', () => {});
@@ -68,8 +69,8 @@ async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<bo
 }
 
 /** Opens a connection that publishes persistent, mandatory messages with publisher confirms. */
-export async function amqpSession(port: number, timeoutMs: number): Promise<Session> {
-  const connection = await openAmqp(port, timeoutMs);
+export async function amqpSession(address: Address, timeoutMs: number): Promise<Session> {
+  const connection = await openAmqp(address, timeoutMs);
   let usable = true;
   const markUnusable = () => {
     usable = false;

@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 import { Hold } from './hold.js';
+import type { Opener } from './openers.js';
 
 /** One message that the target has delivered and that no other consumer gets meanwhile. */
 export interface Lease {
@@ -45,9 +46,9 @@ export class PullReceiver implements Receiver {
    * @param openers functions that open a connection, one for each loop. A loop calls its function at the
    * start and again after a break.
    */
-  constructor(openers: readonly (() => Promise<LeaseSource>)[], options: ReceiverOptions) {
+  constructor(openers: readonly Opener<() => Promise<LeaseSource>>[], options: ReceiverOptions) {
     this.#options = options;
-    this.#loops = openers.map((open) => this.#loop(open));
+    this.#loops = openers.map((opener) => this.#loop(opener));
   }
 
   inDelivery(): number {
@@ -68,7 +69,7 @@ export class PullReceiver implements Receiver {
     await Promise.all(this.#loops);
   }
 
-  async #loop(open: () => Promise<LeaseSource>): Promise<void> {
+  async #loop({ node, open }: Opener<() => Promise<LeaseSource>>): Promise<void> {
     const { signal } = this.#stop;
     let source: LeaseSource | undefined;
     const stopWaiting = () => source?.close();
@@ -79,7 +80,7 @@ export class PullReceiver implements Receiver {
         signal.addEventListener('abort', stopWaiting);
         const lease = await source.next();
         signal.removeEventListener('abort', stopWaiting);
-        if (lease !== undefined) await this.#receive(lease);
+        if (lease !== undefined) await this.#receive(lease, node);
       } catch {
         // The target is down, or the run is over. The condition of the loop decides.
         source?.close();
@@ -90,11 +91,15 @@ export class PullReceiver implements Receiver {
     source?.close();
   }
 
-  async #receive(lease: Lease): Promise<void> {
+  async #receive(lease: Lease, node: string | undefined): Promise<void> {
     const { receipts, replyFor: reception } = this.#options;
     const { intact: _, ...identity } = identifyDelivery(lease.body, this.#options, lease.messageId);
     const { id } = identity;
-    const sequence = receipts.delivered({ ...identity, sizeBytes: lease.body.length, recipients: [0] });
+    const sequence = receipts.delivered({
+      ...identity,
+      ...{ sizeBytes: lease.body.length, recipients: [0] },
+      ...(node === undefined ? {} : { node }),
+    });
     const delivery = (this.#deliveries.get(id ?? '') ?? 0) + 1;
     this.#deliveries.set(id ?? '', delivery);
     const { answer, delayMs } = reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };

@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 import { Hold } from './hold.js';
+import type { Opener } from './openers.js';
 
 /** One delivery that a server has pushed. */
 export interface Delivery {
@@ -32,6 +33,7 @@ const RETRY_MS = 20;
 
 /** The state of one connection. */
 interface Consumer {
+  node: string | undefined;
   open: boolean;
   /** Undefined while the connection is being opened; deliveries may come by then. */
   source: PushSource | undefined;
@@ -60,12 +62,12 @@ export class PushReceiver implements Receiver {
   #undecidedCount = 0;
 
   /** @param openers functions that open a connection, at the start and again after a break. */
-  constructor(openers: readonly OpenPushSource[], options: ReceiverOptions) {
+  constructor(openers: readonly Opener<OpenPushSource>[], options: ReceiverOptions) {
     this.#options = options;
     this.#stopped = new Promise((resolve) => {
       this.#stop.signal.addEventListener('abort', () => resolve());
     });
-    this.#loops = openers.map((open) => this.#loop(open));
+    this.#loops = openers.map((opener) => this.#loop(opener));
   }
 
   inDelivery(): number {
@@ -88,11 +90,11 @@ export class PushReceiver implements Receiver {
     await Promise.all(this.#loops);
   }
 
-  async #loop(open: OpenPushSource): Promise<void> {
+  async #loop(opener: Opener<OpenPushSource>): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
-        await this.#consume(open);
+        await this.#consume(opener);
       } catch {
         // The target is down, or the run is over. The condition of the loop decides.
       }
@@ -101,8 +103,8 @@ export class PushReceiver implements Receiver {
   }
 
   /** Consumes over one connection until it breaks or the run is over. */
-  async #consume(open: OpenPushSource): Promise<void> {
-    const consumer: Consumer = { open: true, source: undefined, accepted: [], settling: undefined };
+  async #consume({ node, open }: Opener<OpenPushSource>): Promise<void> {
+    const consumer: Consumer = { node, open: true, source: undefined, accepted: [], settling: undefined };
     this.#consumers.add(consumer);
     try {
       consumer.source = await open((delivery) => void this.#receive(consumer, delivery));
@@ -122,7 +124,11 @@ export class PushReceiver implements Receiver {
     const { intact: _, ...identity } = identifyDelivery(delivery.body, this.#options, delivery.outsideId);
     const { id } = identity;
     const sizeBytes = delivery.body.length;
-    const sequence = receipts.delivered({ ...identity, sizeBytes, recipients: [0] });
+    const sequence = receipts.delivered({
+      ...identity,
+      ...{ sizeBytes, recipients: [0] },
+      ...(consumer.node === undefined ? {} : { node: consumer.node }),
+    });
     const number = (this.#deliveries.get(id ?? '') ?? 0) + 1;
     this.#deliveries.set(id ?? '', number);
     const { answer, delayMs } = replyFor?.(id, number) ?? { answer: 'accept', delayMs: 0 };

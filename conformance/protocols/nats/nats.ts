@@ -12,7 +12,9 @@ import {
 } from '@nats-io/jetstream';
 import { connect, type NatsConnection, NoRespondersError, nanos } from '@nats-io/transport-node';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
 import { openGuarded } from '../client/input-guard.js';
+import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer, type Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -34,16 +36,14 @@ const ANSWER_TIMEOUT_MS = 10_000;
 /** NATS JetStream: acknowledged publishes, a pull consumer, acknowledgements with an answer. */
 export const nats: Protocol = {
   name: 'nats',
-  connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
+  connect: (address, options) => connectProducer(openSession, address, options?.timeoutMs),
   ready: natsReady,
-  async receive(ports, options) {
-    const openers = ports.flatMap((port) =>
-      Array.from(
-        { length: options.inOrder ? 1 : CONSUMERS },
-        () => () => openSource(port, options.inOrder === true),
-      ),
+  async receive(addresses, options) {
+    const inOrder = options.inOrder === true;
+    return new PullReceiver(
+      openersFor(addresses, inOrder ? 1 : CONSUMERS, (address) => () => openSource(address, inOrder)),
+      options,
     );
-    return new PullReceiver(openers, options);
   },
 };
 
@@ -65,9 +65,9 @@ function isNoResponders(error: unknown): boolean {
 }
 
 /** Opens a connection that does not reconnect: each answer must belong to exactly one request of the kit. */
-async function openNats(port: number, timeoutMs: number): Promise<NatsConnection> {
+async function openNats({ host, port }: Address, timeoutMs: number): Promise<NatsConnection> {
   const options = {
-    servers: `127.0.0.1:${port}`,
+    servers: `${host}:${port}`,
     reconnect: false,
     timeout: timeoutMs,
     noRandomize: true,
@@ -76,8 +76,8 @@ async function openNats(port: number, timeoutMs: number): Promise<NatsConnection
   return openGuarded(() => connect(options));
 }
 
-async function openSession(port: number, timeoutMs: number): Promise<Session> {
-  const connection = await openNats(port, timeoutMs);
+async function openSession(address: Address, timeoutMs: number): Promise<Session> {
+  const connection = await openNats(address, timeoutMs);
   const stream = jetstream(connection);
   let usable = true;
   void connection.closed().then(() => {
@@ -107,10 +107,10 @@ async function openSession(port: number, timeoutMs: number): Promise<Session> {
  * Tries once whether the server has the stream and its consumer, and makes them if they do not exist. Never
  * rejects.
  */
-async function natsReady(port: number, timeoutMs: number): Promise<boolean> {
+async function natsReady(address: Address, timeoutMs: number): Promise<boolean> {
   let connection: NatsConnection | undefined;
   try {
-    connection = await openNats(port, timeoutMs);
+    connection = await openNats(address, timeoutMs);
     const manager = await jetstreamManager(connection, { timeout: timeoutMs });
     await unlessMissing(manager.streams.info(STREAM), JetStreamApiCodes.StreamNotFound, () =>
       manager.streams.add({
@@ -149,8 +149,8 @@ async function unlessMissing(
 }
 
 /** @param oneAtATime lets the server deliver a message only when the one before is acknowledged or comes again. */
-async function openSource(port: number, oneAtATime: boolean): Promise<LeaseSource> {
-  const connection = await openNats(port, ANSWER_TIMEOUT_MS);
+async function openSource(address: Address, oneAtATime: boolean): Promise<LeaseSource> {
+  const connection = await openNats(address, ANSWER_TIMEOUT_MS);
   let consumer: Consumer;
   try {
     if (oneAtATime) {

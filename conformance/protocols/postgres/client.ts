@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import { Client } from 'pg';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
 import { guardInput } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -24,12 +25,12 @@ const INDEFINITE_SQLSTATE = /^(?:08|57P0|40003|XX|58)/;
  * @throws Error when the target does not accept the connection within `timeoutMs`, which is also the limit
  * for every answer.
  */
-export async function openPostgres(port: number, timeoutMs: number): Promise<Client> {
+export async function openPostgres({ host, port }: Address, timeoutMs: number): Promise<Client> {
   const socket = new Socket();
   guardInput(socket);
   const client = new Client({
     stream: () => socket,
-    host: '127.0.0.1',
+    host,
     port,
     user: process.env.PGUSER ?? 'postgres',
     database: process.env.PGDATABASE ?? 'postgres',
@@ -51,10 +52,10 @@ export async function closePostgres(client: Client): Promise<void> {
  * Tries once whether the target accepts connections and has the table, and creates the table if needed. Never
  * rejects.
  */
-export async function postgresReady(port: number, timeoutMs: number): Promise<boolean> {
+export async function postgresReady(address: Address, timeoutMs: number): Promise<boolean> {
   let client: Client | undefined;
   try {
-    client = await openPostgres(port, timeoutMs);
+    client = await openPostgres(address, timeoutMs);
     await client.query(CREATE);
     return true;
   } catch {
@@ -65,8 +66,8 @@ export async function postgresReady(port: number, timeoutMs: number): Promise<bo
 }
 
 /** Opens a connection that inserts each message in a separate transaction. */
-export async function postgresSession(port: number, timeoutMs: number): Promise<Session> {
-  const client = await openPostgres(port, timeoutMs);
+export async function postgresSession(address: Address, timeoutMs: number): Promise<Session> {
+  const client = await openPostgres(address, timeoutMs);
   let usable = true;
   // A connection executes one query at a time.
   let previousInsert: Promise<unknown> = Promise.resolve();

@@ -1,5 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Client } from 'pg';
+import type { Address } from '../address.js';
+import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer } from '../client/session.js';
 import type { Protocol } from '../protocol.js';
@@ -13,16 +15,14 @@ const CONSUMERS = 2;
  */
 export const postgres: Protocol = {
   name: 'postgres',
-  connect: (port, options) => connectProducer(postgresSession, port, options?.timeoutMs),
+  connect: (address, options) => connectProducer(postgresSession, address, options?.timeoutMs),
   ready: postgresReady,
-  async receive(ports, options) {
-    const openers = ports.flatMap((port) =>
-      Array.from(
-        { length: options.inOrder ? 1 : CONSUMERS },
-        () => () => postgresSource(port, options.inOrder ? SELECT_IN_ORDER : SELECT),
-      ),
+  async receive(addresses, options) {
+    const [count, select] = options.inOrder ? [1, SELECT_IN_ORDER] : [CONSUMERS, SELECT];
+    return new PullReceiver(
+      openersFor(addresses, count, (address) => () => postgresSource(address, select)),
+      options,
     );
-    return new PullReceiver(openers, options);
   },
 };
 
@@ -38,8 +38,8 @@ const DELETE = `DELETE FROM ${TABLE} WHERE id = $1`;
 /**
  * Opens a source that takes rows one at a time. A transaction locks each row until it is deleted and committed.
  */
-async function postgresSource(port: number, select: string): Promise<LeaseSource> {
-  const client = await openPostgres(port, ANSWER_TIMEOUT_MS);
+async function postgresSource(address: Address, select: string): Promise<LeaseSource> {
+  const client = await openPostgres(address, ANSWER_TIMEOUT_MS);
   return {
     async next() {
       await client.query('BEGIN');

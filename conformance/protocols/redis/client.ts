@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
 import { openGuarded } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -13,9 +14,9 @@ export const KEY = 'plugpull';
  * of the kit.
  * @throws Error when the target does not accept the connection within `timeoutMs`.
  */
-export async function openRedis(port: number, timeoutMs: number): Promise<Redis> {
+export async function openRedis({ host, port }: Address, timeoutMs: number): Promise<Redis> {
   const client = new Redis({
-    host: '127.0.0.1',
+    host,
     port,
     // RESP2: every server that is compatible with Redis supports it.
     protocol: 2,
@@ -46,10 +47,10 @@ export async function openRedis(port: number, timeoutMs: number): Promise<Redis>
  * Tries once whether the server answers a data command, which it refuses while it loads its data. Never
  * rejects.
  */
-export async function redisReady(port: number, timeoutMs: number): Promise<boolean> {
+export async function redisReady(address: Address, timeoutMs: number): Promise<boolean> {
   let client: Redis | undefined;
   try {
-    client = await openRedis(port, timeoutMs);
+    client = await openRedis(address, timeoutMs);
     await withTimeout(client.exists(KEY), timeoutMs);
     return true;
   } catch {
@@ -69,11 +70,11 @@ export function isErrorReply(error: unknown): error is Error {
  * @param add submits a message with one command, whose answer is an id or a length.
  */
 export async function redisSession(
-  port: number,
+  address: Address,
   timeoutMs: number,
   add: (client: Redis, message: Message) => Promise<string | number | null>,
 ): Promise<Session> {
-  const client = await openRedis(port, timeoutMs);
+  const client = await openRedis(address, timeoutMs);
   // Track the socket: the client's own status changes some time after it.
   let usable = true;
   client.on('close', () => {

@@ -1,4 +1,6 @@
 import type { Redis } from 'ioredis';
+import type { Address } from '../address.js';
+import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -15,24 +17,22 @@ const ANSWER_TIMEOUT_MS = 10_000;
  */
 export const redisList: Protocol = {
   name: 'redis-list',
-  connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
+  connect: (address, options) => connectProducer(openSession, address, options?.timeoutMs),
   ready: redisReady,
-  async receive(ports, options) {
-    const openers = ports.flatMap((port) =>
-      Array.from(
-        { length: options.inOrder ? 1 : CONSUMERS },
-        (_, number) => () => openSource(port, `${KEY}:taken:${number}`),
-      ),
+  async receive(addresses, options) {
+    const count = options.inOrder ? 1 : CONSUMERS;
+    return new PullReceiver(
+      openersFor(addresses, count, (address, number) => () => openSource(address, `${KEY}:taken:${number}`)),
+      options,
     );
-    return new PullReceiver(openers, options);
   },
 };
 
-const openSession = (port: number, timeoutMs: number) =>
-  redisSession(port, timeoutMs, (client, { bytes }) => client.lpush(KEY, bytes));
+const openSession = (address: Address, timeoutMs: number) =>
+  redisSession(address, timeoutMs, (client, { bytes }) => client.lpush(KEY, bytes));
 
-async function openSource(port: number, takenKey: string): Promise<LeaseSource> {
-  const client = await openRedis(port, ANSWER_TIMEOUT_MS);
+async function openSource(address: Address, takenKey: string): Promise<LeaseSource> {
+  const client = await openRedis(address, ANSWER_TIMEOUT_MS);
   try {
     // Put back the messages that this consumer had taken when its last connection broke.
     while (

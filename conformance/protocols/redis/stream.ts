@@ -1,4 +1,6 @@
 import type { Redis } from 'ioredis';
+import type { Address } from '../address.js';
+import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -22,28 +24,30 @@ type Entry = [id: Buffer, fields: Buffer[] | null];
 /** Redis streams with a consumer group: `XADD` submits, `XREADGROUP` receives, `XACK` consumes. */
 export const redisStream: Protocol = {
   name: 'redis-stream',
-  connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
+  connect: (address, options) => connectProducer(openSession, address, options?.timeoutMs),
   ready: redisReady,
-  async receive(ports, options) {
-    const openers = ports.flatMap((port) =>
-      Array.from(
-        { length: options.inOrder ? 1 : CONSUMERS },
-        (_, number) => () => openSource(port, `consumer-${number}`, options.inOrder === true),
+  async receive(addresses, options) {
+    const inOrder = options.inOrder === true;
+    return new PullReceiver(
+      openersFor(
+        addresses,
+        inOrder ? 1 : CONSUMERS,
+        (address, number) => () => openSource(address, `consumer-${number}`, inOrder),
       ),
+      options,
     );
-    return new PullReceiver(openers, options);
   },
 };
 
-const openSession = (port: number, timeoutMs: number) =>
-  redisSession(port, timeoutMs, (client, { bytes }) => client.xadd(KEY, '*', FIELD, bytes));
+const openSession = (address: Address, timeoutMs: number) =>
+  redisSession(address, timeoutMs, (client, { bytes }) => client.xadd(KEY, '*', FIELD, bytes));
 
 /**
  * @param pendingFirst reads the entries first that the consumer had when its last connection broke. Otherwise they come
  *   after later ones, when they have been idle.
  */
-async function openSource(port: number, consumer: string, pendingFirst: boolean): Promise<LeaseSource> {
-  const client = await openRedis(port, ANSWER_TIMEOUT_MS);
+async function openSource(address: Address, consumer: string, pendingFirst: boolean): Promise<LeaseSource> {
+  const client = await openRedis(address, ANSWER_TIMEOUT_MS);
   await ensureGroup(client);
   let lastClaimMs = 0;
   /** Id after which the next pending entry is read; undefined when all were read. */

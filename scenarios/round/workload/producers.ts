@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Address } from '../../../conformance/protocols/address.js';
 import type { Producer, Protocol } from '../../../conformance/protocols/protocol.js';
 import type { Random } from '../../../faults/fault.js';
 import type { Ledger } from './ledger.js';
@@ -9,14 +10,15 @@ export interface ProducersOptions {
   run: string;
   round: number;
   protocol: Protocol;
-  ports: readonly number[];
+  /** Addresses to which messages are submitted. */
+  addresses: readonly Address[];
   ledger: Ledger;
   random: Random;
   count: number;
   /** Upper bound of the messages that are in flight on one connection. */
   depth: number;
   /**
-   * True if the target claims an order (`guarantee.order`): a producer uses one port, and submits a message only
+   * True if the target claims an order (`guarantee.order`): a producer uses one address, and submits a message only
    * after the answer to the previous one. Otherwise the order of its submits would be unknown.
    */
   inOrder: boolean;
@@ -86,30 +88,36 @@ export class Producers {
   }
 
   async #submitLoop(producer: number): Promise<void> {
-    const { ports, inOrder } = this.#options;
+    const { addresses, inOrder } = this.#options;
     let number = 0;
     for (let turn = 0; !this.#isDone; turn++) {
-      const port = ports[(producer + (inOrder ? 0 : turn)) % ports.length] ?? 0;
-      const connection = await this.#connect(port);
+      const address = addresses[(producer + (inOrder ? 0 : turn)) % addresses.length];
+      if (address === undefined) throw new Error('expected an address for the producers');
+      const connection = await this.#connect(address);
       if (connection === undefined) {
         await delay(CONNECT_RETRY_MS);
         continue;
       }
-      number = await this.#submitOver(connection, producer, number);
+      number = await this.#submitOver(connection, address.node, producer, number);
       await connection.close();
     }
   }
 
-  async #connect(port: number): Promise<Producer | undefined> {
+  async #connect(address: Address): Promise<Producer | undefined> {
     try {
-      return await this.#options.protocol.connect(port, { timeoutMs: CONNECT_TIMEOUT_MS });
+      return await this.#options.protocol.connect(address, { timeoutMs: CONNECT_TIMEOUT_MS });
     } catch {
       return undefined;
     }
   }
 
   /** Submits over one connection until it is unusable or old. @returns the number of the next message. */
-  async #submitOver(connection: Producer, producer: number, firstNumber: number): Promise<number> {
+  async #submitOver(
+    connection: Producer,
+    node: string | undefined,
+    producer: number,
+    firstNumber: number,
+  ): Promise<number> {
     const pending = new Set<Promise<void>>();
     const depth = this.#options.inOrder ? 1 : this.#options.depth;
     let number = firstNumber;
@@ -120,7 +128,7 @@ export class Producers {
         continue;
       }
       if (!(await this.#waitForBacklogSpace())) break;
-      const task = this.#submit(connection, producer, number++);
+      const task = this.#submit(connection, node, producer, number++);
       pending.add(task);
       const forget = () => void pending.delete(task);
       task.then(forget, forget);
@@ -129,7 +137,12 @@ export class Producers {
     return number;
   }
 
-  async #submit(connection: Producer, producer: number, number: number): Promise<void> {
+  async #submit(
+    connection: Producer,
+    node: string | undefined,
+    producer: number,
+    number: number,
+  ): Promise<void> {
     const { run, round, random, ledger, protocol } = this.#options;
     const id = `${round}-${producer}-${number}`;
     const { content } = protocol;
@@ -139,7 +152,7 @@ export class Producers {
     const { message, hangUp } = plan();
     ledger.submitted(message, producer, () => plan().message.bytes);
     const answer = await connection.submit(message, hangUp === undefined ? {} : { hangUp });
-    ledger.answered(message.id, answer);
+    ledger.answered(message.id, answer, node);
     // Pause after a rejection: the target has no free space and would reject the next message too.
     if (answer.outcome !== 'rejected') return;
     if (this.#floodBytes > 1) this.#floodBytes = Math.ceil(this.#floodBytes / 2);

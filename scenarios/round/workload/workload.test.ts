@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { Recorder } from '../../../conformance/history/recorder.js';
+import { localAddress } from '../../../conformance/protocols/address.js';
 import { http } from '../../../conformance/protocols/http/http.js';
 import type { Message } from '../../../conformance/protocols/message.js';
 import { recordReceipts } from '../../../conformance/protocols/receipts.js';
@@ -181,7 +182,7 @@ for (const inOrder of [true, false]) {
     let most = 0;
     const target: typeof http = {
       ...http,
-      connect: async (port) => ({
+      connect: async ({ port }) => ({
         async submit({ id }) {
           const producer = id.split('-')[1] ?? '';
           const now = (underWay.get(producer) ?? 0) + 1;
@@ -196,7 +197,14 @@ for (const inOrder of [true, false]) {
         async close() {},
       }),
     };
-    const what = { run: 'run', round: 1, protocol: target, ports: [1, 2], ledger, random: seeded(1) };
+    const what = {
+      run: 'run',
+      round: 1,
+      protocol: target,
+      addresses: [1, 2].map(localAddress),
+      ledger,
+      random: seeded(1),
+    };
     const producers = new Producers({ ...what, count: 3, depth: 4, inOrder, signal: never });
     producers.flood(true);
     // Each connection has 40 messages, so every producer opens more than one.
