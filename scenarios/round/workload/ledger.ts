@@ -82,6 +82,7 @@ export class Ledger {
   /** Numbers of confirmed messages by the node that has confirmed them. */
   readonly #confirmedBy = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
+  readonly #confirmedBy = new Map<string, number>();
 
   constructor(run: string, recorder: Recorder) {
     this.#run = run;
@@ -130,6 +131,8 @@ export class Ledger {
       this.#confirmedBy.set(node, this.confirmedBy(node) + 1);
     this.tally.inFlight--;
     this.tally[outcome]++;
+    if (outcome === 'confirmed' && node !== undefined)
+      this.#confirmedBy.set(node, this.confirmedBy(node) + 1);
     if (outcome === 'confirmed' && !entry.consumed) {
       this.tally.outstanding++;
       this.#outstanding.set(id, performance.now());
