@@ -82,7 +82,6 @@ export class Ledger {
   /** Numbers of confirmed messages by the node that has confirmed them. */
   readonly #confirmedBy = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
-  readonly #confirmedBy = new Map<string, number>();
 
   constructor(run: string, recorder: Recorder) {
     this.#run = run;
@@ -127,8 +126,6 @@ export class Ledger {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     entry.state = outcome;
-    if (outcome === 'confirmed' && node !== undefined)
-      this.#confirmedBy.set(node, this.confirmedBy(node) + 1);
     this.tally.inFlight--;
     this.tally[outcome]++;
     if (outcome === 'confirmed' && node !== undefined)
