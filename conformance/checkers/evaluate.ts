@@ -6,9 +6,9 @@ import {
   type RequirementId,
 } from '../requirements/requirements.js';
 import { FAULT_NAMES, type Guarantee } from '../target-file/definition.js';
-import { checkAtomicity, checkIntegrity } from './corruption.js';
 import { checkLinks } from './cluster-links.js';
 import { checkNodeLoss, checkPowerCutOfNodes } from './cluster-loss.js';
+import { checkAtomicity, checkIntegrity } from './corruption.js';
 import { checkCrashStates } from './crash-states.js';
 import { checkDuplicates } from './duplicates.js';
 import { checkElection } from './election.js';

@@ -509,7 +509,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
       'A cluster whose links are cut, slow or stale MUST lose no confirmed message, MUST NOT confirm a message on a node that is cut off into a minority, and MUST hold the same on all nodes after the links are healed.',
     why: 'A node that goes on alone confirms messages that the others do not have. After the healing one of the two histories wins, and the other is lost, or messages that were consumed come again.',
     source:
-      'The claim in the target file: `guarantee.cluster`; Gilbert and Lynch, Brewer’s Conjecture and the Feasibility of Consistent, Available, Partition-Tolerant Web Services (SIGACT News 2002); Alquraan et al., An Analysis of Network-Partitioning Failures in Cloud Systems (OSDI 2018)',
+      "The claim in the target file: `guarantee.cluster`; Gilbert and Lynch, Brewer's Conjecture and the Feasibility of Consistent, Available, Partition-Tolerant Web Services (SIGACT News 2002); Alquraan et al., An Analysis of Network-Partitioning Failures in Cloud Systems (OSDI 2018)",
     scenarios:
       'The faults partition (one node isolated, two halves, overlapping majorities, one direction), stale-link, link-delay and link-loss, while producers and receivers reach every node.',
     evidence:
