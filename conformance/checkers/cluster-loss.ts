@@ -4,7 +4,7 @@ import type { Guarantee } from '../target-file/definition.js';
 import { type ClusterHit, clusterHits, firstHitLookup } from './cluster-hits.js';
 import { makeFinding, type Violations } from './finding.js';
 import { attributeLosses, inFamily, lastMiss } from './hits.js';
-import { describeShapes, shapeFigures, shapesOf } from './loss-shape.js';
+import { shapeFigures, shapesOf } from './loss-shape.js';
 import type { Finding } from './verdict.js';
 
 const isCutThenElect = inFamily('cut-then-elect');
@@ -102,12 +102,10 @@ export function clusterLosses(
     },
   );
   const shapes = shapesOf(history, ids);
-  const places = describeShapes(shapes);
-  const described = lost.describe(`messages confirmed before or during a ${what}`);
   return {
     violations: lost.violations,
     undecided: lost.undecided,
-    why: places === '' ? described : `${described}: ${places}`,
+    why: lost.describe(`messages confirmed before or during a ${what}`),
     unmeasured: reasonNotMeasured(what, history, hits, isName),
     figures: {
       hits: hits.length,

@@ -111,9 +111,9 @@ function electionsOf(history: readonly HistoryEvent[], tolerates: number, limitM
         harm = NO_HARM;
         break;
       case 'cluster-state': {
-        if (current !== undefined && isSameHarm(harm, event)) {
+        if (isSameHarm(harm, event)) {
           // The change is complete now.
-          current.startMs = event.atMs;
+          if (current !== undefined) current.startMs = event.atMs;
           break;
         }
         end(event.atMs);

@@ -35,7 +35,7 @@ export function placeOf(lost: readonly boolean[]): LossPlace {
  * Returns what each injection took from each producer, in the order of the injections. The confirmed messages of a
  * producer count up to the fault: to the moment at which the injection last took a node down, or to its end if it took
  * none. A long history of which some messages are only counted (`Uneventful`) gives an empty list: the order of a
- * producer's messages is then not known.
+ * producer's messages is then not known. So a reason of a verdict must not depend on it.
  */
 export function lossShapes(
   history: readonly HistoryEvent[],
