@@ -29,6 +29,7 @@ import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { removeOrReport } from '../host/removal.js';
 import { kitVersion } from '../host/version.js';
 import { escapeWarnings } from '../round/escape-warnings.js';
+import { requireSingleNode } from '../round/single-node.js';
 import { traceFiles } from '../round/trace-files.js';
 import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { tryMount } from './inspectors/inspection.js';
@@ -78,6 +79,7 @@ const MAX_UNMOUNTABLE_SHARE = 0.2;
  *   never works, kit-failed when a disk cannot be made.
  */
 export async function runExplore(requested: ExploreOptions): Promise<ExploreResult> {
+  requireSingleNode(requested.target, 'explore');
   const { target, seed } = requested;
   const registry = new Registry(newRunId(), stateDirectory(), requested.out);
   const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);

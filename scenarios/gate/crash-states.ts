@@ -8,6 +8,7 @@ import { runExplore } from '../explore/explore.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import type { ExploreOptions } from '../explore/strategies/exploration.js';
 import { commandLine } from '../host/command-line.js';
+import { whyNotOnNodes } from '../round/single-node.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
 /** Requirement that an exploration of crash states measures. */
@@ -53,7 +54,7 @@ export type CrashStatesSummary = Pick<
 
 /** What decides whether a gate explores crash states. */
 export interface ExplorationRequest {
-  target: Pick<Target, 'guarantee'>;
+  target: Pick<Target, 'guarantee' | 'nodes'>;
   runtime: Pick<PreparedRuntime, 'name'>;
   filesystem?: Filesystem;
   budgetMs: number;
@@ -73,6 +74,8 @@ export function planExploration(
   const { target, runtime, filesystem = DEFAULT_FILESYSTEM, budgetMs } = request;
   if (!target.guarantee.faults.includes('crash-states'))
     return { unexplored: 'the target does not claim it' };
+  const unsupported = whyNotOnNodes(target, 'explore');
+  if (unsupported !== undefined) return { unexplored: unsupported };
   if (request.wanted !== undefined)
     return { unexplored: `a gate with --faults explores none (use ${commandLine('explore')})` };
   if (request.maxRounds !== undefined || request.maxInjections !== undefined)

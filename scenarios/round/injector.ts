@@ -1,23 +1,19 @@
+import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
-import type { Fault, FaultContext, Injection } from '../../faults/fault.js';
+import type { ClusterContext, Fault, FaultContext, FaultNode, Injection } from '../../faults/fault.js';
 import { killServices } from '../../faults/injection.js';
 import type { AtRiskTracker } from './at-risk.js';
 import type { PlannedInjection } from './schedule.js';
+import { chooseScope, runWithout, withNodes } from './scope.js';
 import type { TargetSupervisor } from './target-supervisor.js';
 import type { Ledger } from './workload/ledger.js';
-import { judgeWritten, type WriteWitness } from './write-witness.js';
+import { judgeWritten, type Unwritten, type WriteWitness } from './write-witness.js';
 
 /** The part of the fault context that stays the same for a whole round. */
-export type RoundFaultContext = Omit<
+export type RoundFaultContext = Pick<
   FaultContext,
-  | 'services'
-  | 'nodes'
-  | 'usualRecoveryMs'
-  | 'waitForConfirms'
-  | 'waitForRejections'
-  | 'storedMarks'
-  | 'random'
+  'scratchDir' | 'indexFiles' | 'messageFiles' | 'scratchFiles' | 'flood' | 'signal'
 >;
 
 /** Parts of a round that the injector uses. */
@@ -26,16 +22,20 @@ export interface InjectorOptions {
   ledger: Ledger;
   recorder: Recorder;
   atRisk: AtRiskTracker;
-  /** Observes whether the target writes to the disk that the faults act on. */
-  witness: WriteWitness;
+  /** The nodes as faults see them, in the order of the target file. A target without `nodes` has one. */
+  nodes: readonly FaultNode[];
+  /** The cluster as faults see it; undefined for a target without `nodes`. */
+  cluster: ClusterContext | undefined;
+  /** Observes, for each node, whether the target writes to the disk that the faults act on. */
+  witnesses: ReadonlyMap<string, WriteWitness>;
   faultContext: RoundFaultContext;
   random: FaultContext['random'];
   usualRecoveryMs(): number;
   /**
-   * Called after a crash of the machine, when every process is dead. Resolves to the reason when the target
-   * will not see another boot.
+   * Called after a crash of machines, when every process of them is dead, with their nodes. Resolves to the reason when
+   * the target will not see another boot.
    */
-  reboot(): Promise<string | undefined>;
+  reboot(nodes: readonly string[]): Promise<string | undefined>;
   /** Number of injections in earlier rounds. */
   earlierInjections: number;
   progress(line: string): void;
@@ -64,9 +64,10 @@ export class Injector {
   }
 
   /** Prepares faults. Must be called once, before the first message. */
-  async prepare(supervisor: TargetSupervisor, names: Iterable<string>): Promise<void> {
+  async prepare(names: Iterable<string>): Promise<void> {
     for (const name of names)
-      await this.#options.faults.get(name)?.prepare?.(this.#faultContext(supervisor, name));
+      for (const node of this.#options.nodes)
+        await this.#options.faults.get(name)?.prepare?.(this.#faultContext(name, [node]));
   }
 
   /**
@@ -74,43 +75,73 @@ export class Injector {
    * @throws KitError kit-failed when the fault is unknown.
    */
   async inject(supervisor: TargetSupervisor, planned: PlannedInjection): Promise<Injection> {
-    const { faults, ledger, recorder, atRisk, witness, progress } = this.#options;
+    const { faults, ledger, recorder, atRisk, progress, nodes, cluster } = this.#options;
     const fault = faults.get(planned.fault);
     if (fault === undefined) throw new KitError('kit-failed', `no fault is named ${planned.fault}`);
     const number = ++this.#number;
     const drawNumber = planned.number ?? number;
-    const context = this.#faultContext(supervisor, `${fault.name}-${drawNumber}`);
-    const messagesIn = (bytes: Buffer) => ledger.outstandingIn(bytes);
-    const unwritten = fault.actsOnStoredData
-      ? await witness.inspect(supervisor.services, messagesIn)
-      : undefined;
+    const drawName = `${fault.name}-${drawNumber}`;
+    const scope =
+      cluster === undefined
+        ? nodes
+        : chooseScope(fault, planned, cluster, this.#options.random.fork(`scope-${drawName}`));
+    const context = this.#faultContext(drawName, scope);
+    const witnesses = scope.flatMap(({ name }) => this.#options.witnesses.get(name) ?? []);
+    const unwritten = fault.actsOnStoredData ? await this.#unwritten(scope) : undefined;
     supervisor.suspendRestarts();
     const atMs = recorder.nowMs();
     let injection: Injection;
     try {
-      const killed = fault.needs.target === 'down' ? await killServices(supervisor.services) : [];
-      const injected = withCrash(await fault.inject(context), killed);
+      const killed = fault.needs.target === 'down' ? await killServices(context.services) : [];
+      const injected = withNodes(withCrash(await fault.inject(context), killed), scope, cluster);
       injection = judgeWritten(fault, atRisk.judgeHit(injected), unwritten);
-      if (injection.scope === 'machine') injection = withReboot(injection, await this.#options.reboot());
+      if (injection.scope === 'machine') {
+        const rebooted = injection.nodes ?? nodes.map(({ name }) => name);
+        injection = withReboot(injection, await this.#options.reboot(rebooted));
+      }
     } finally {
       await fault.heal(context);
     }
-    if (fault.actsOnStoredData && (injection.hit || injection.scope === 'machine')) witness.noteHit();
+    if (fault.actsOnStoredData && (injection.hit || injection.scope === 'machine'))
+      for (const witness of witnesses) witness.noteHit();
     ledger.stopExpecting(injection.rotted);
     recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...injection });
     const { hit, detail } = injection;
     this.executed.push({ ...planned, number: drawNumber, atMs, hit, detail });
     progress(`${fault.name}${hit ? '' : ' (miss)'}: ${detail}`);
     recorder.record({ kind: 'healed', fault: fault.name, injection: number });
+    if (cluster !== undefined) await runWithout(injection, cluster, this.#options.random.fork(`without-${drawName}`));
     return injection;
   }
 
-  #faultContext(supervisor: TargetSupervisor, name: string): FaultContext {
-    const { faultContext, ledger, random, usualRecoveryMs } = this.#options;
+  /**
+   * Returns why a fault proves nothing about what the target has stored; undefined when it may prove something. One node that
+   * stores its messages is enough.
+   */
+  async #unwritten(scope: readonly FaultNode[]): Promise<Unwritten | undefined> {
+    const { ledger, witnesses } = this.#options;
+    const messagesIn = (bytes: Buffer) => ledger.outstandingIn(bytes);
+    let last: Unwritten | undefined;
+    for (const { name, services } of scope) {
+      last = await witnesses.get(name)?.inspect(services, messagesIn);
+      if (last === undefined) return undefined;
+    }
+    return last;
+  }
+
+  #faultContext(name: string, scope: readonly FaultNode[]): FaultContext {
+    const { faultContext, ledger, random, usualRecoveryMs, cluster } = this.#options;
+    const [first] = scope;
+    if (first === undefined) throw new KitError('assertion', 'invariant broken: a fault has no node');
     return {
       ...faultContext,
-      services: supervisor.services,
-      nodes: [{ name: '', ...faultContext, services: supervisor.services }],
+      ...{ nodes: scope, cluster },
+      // What a fault remembers of one node must not be taken for that of another one.
+      scratchDir: join(faultContext.scratchDir, first.name),
+      services: scope.flatMap(({ services }) => services),
+      dataDir: first.dataDir,
+      powerDisk: first.powerDisk,
+      losses: first.losses,
       random: random.fork(`fault-${name}`),
       usualRecoveryMs: usualRecoveryMs(),
       waitForConfirms: (count, timeoutMs) =>

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
+import { type Address, localAddress } from '../../conformance/protocols/address.js';
 import type { Protocol, Receipts, Receiver, ReceiverOptions } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import {
@@ -11,6 +12,7 @@ import {
   portNames,
   submitPorts,
 } from '../../conformance/target-file/placeholders.js';
+import type { Service } from '../../faults/fault.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { runTool } from '../../faults/power/mounts.js';
 import { atExit } from '../host/at-exit.js';
@@ -18,7 +20,10 @@ import { closedDirectory } from '../host/directories.js';
 import { releasePort, reservePort } from '../host/ports.js';
 import { processEntry } from '../host/processes.js';
 import type { Registry } from '../host/registry.js';
+import { joinDeployments, type NodeDeployment } from '../runtime/nodes/join-deployments.js';
+import type { NodeNetwork } from '../runtime/nodes/node-network.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
+import { ONLY_NODE } from './node-disks.js';
 import { TargetSupervisor } from './target-supervisor.js';
 
 /** Description of a target that is launched on a data directory. */
@@ -36,7 +41,10 @@ export interface LaunchPlan {
   replyFor?: NonNullable<ReceiverOptions['replyFor']>;
   /** Returns true if the run has submitted a message with this id. Default: any id may have been submitted. */
   wasSubmitted?: NonNullable<ReceiverOptions['wasSubmitted']>;
+  /** `{data}` of a target without `nodes`. */
   dataDir: string;
+  /** `{data}` of each node of a target with `nodes`. */
+  nodeDataDirs?: ReadonlyMap<string, string>;
   /** Directory in which the directories `logs` and `scratch` are made. */
   dir: string;
   /** Directory whose content `{scratch}` gets: that of the run whose crash states are explored. Default: none. */
@@ -64,27 +72,42 @@ export interface LaunchedTarget {
   deployment: Deployment;
   supervisor: TargetSupervisor;
   receiver: Receiver;
-  /** The ports to which messages are submitted. */
-  ports: readonly number[];
-  /** Fills in the placeholders of a command that belongs to no service. */
+  /** The addresses to which messages are submitted, those of the first node first. */
+  addresses: readonly Address[];
+  /** The nodes in the order of the target file. A target without `nodes` has one, named ''. */
+  nodes: readonly LaunchedNode[];
+  /** The network between the nodes; undefined for a target without `nodes`. */
+  network: NodeNetwork | undefined;
+  /** Fills in the placeholders of a command that belongs to no service, on the first node. */
   expand(command: readonly string[]): string[];
   /**
-   * Gives the directories to the user of the target, and runs an install command, if the target has one. Must
+   * Gives the directories to the user of the target, and runs an install command on each node, if the target has one. Must
    * be called before the first start on an empty directory.
+   * @param node only this node. Default: every node.
    * @throws KitError bad-target when it cannot be run, target-unavailable with the end of its output when it
    * fails.
    */
-  install(command: readonly string[] | undefined, timeoutMs: number): Promise<void>;
+  install(command: readonly string[] | undefined, timeoutMs: number, node?: string): Promise<void>;
   /** Kills the processes of the target and closes the receiver. May be called twice. */
   destroy(): Promise<void>;
+}
+
+/** A node of a launched target. */
+export interface LaunchedNode {
+  name: string;
+  /** Services of this node, as the supervisor watches them. */
+  services: readonly Service[];
+  deployment: Deployment;
+  /** Fills in the placeholders of a command that belongs to no service, on this node. */
+  expand(command: readonly string[]): string[];
 }
 
 /** Timeout of an install command. */
 export const INSTALL_TIMEOUT_MS = 60_000;
 
-/** Returns `{scratch}` of a target that is launched in `dir`. It is apart from the kit's own scratch files. */
-export function scratchDirOf(dir: string): string {
-  return join(dir, 'scratch', 'target');
+/** Returns `{scratch}` of a node of a target that is launched in `dir`. It is apart from the kit's own scratch files. */
+export function scratchDirOf(dir: string, node = ONLY_NODE): string {
+  return join(dir, 'scratch', node, 'target');
 }
 
 /** Replaces the content of `{scratch}` with that of another one, owners included. */
@@ -98,59 +121,76 @@ export function copyScratch(from: string, to: string): void {
 /** Puts a target onto a data directory: ports, receiver, services. This is the only place that does so. */
 export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   const { target, protocol, runtime, registry, dir } = plan;
-  const { byName, submit } = await choosePorts(target);
+  const network = target.nodes && (await makeNetwork(target.nodes, runtime, registry));
+  const removeNetwork = () => network?.remove();
+  let byName: ReadonlyMap<string, number> = new Map();
   const releasePorts = () => {
     for (const port of byName.values()) releasePort(port);
   };
-  const receiver = await protocol.receive(submit, receiverOptions(plan));
-  const values = (service?: string): PlaceholderValues => ({
-    ...runtime.pathsFor(service),
-    data: plan.dataDir,
-    scratch: scratchDirOf(dir),
-    sink: runtime.sinkFor?.(receiver.sink) ?? receiver.sink,
-    ports: byName,
-  });
+  let receiver: Receiver | undefined;
   let supervisor: TargetSupervisor | undefined;
-  let deployment: Deployment;
+  let deployed: NodeDeployment[];
+  let addresses: Address[];
+  const expand = (node: string) => (command: readonly string[]) =>
+    expandCommand(command, placeholderValues(plan, { node, network, byName, sink: receiver?.sink ?? '' }));
   try {
-    const scratchDir = scratchDirOf(dir);
-    for (const folder of [join(dir, 'logs'), scratchDir]) mkdirSync(folder, { recursive: true });
-    if (plan.scratchFrom !== undefined) copyScratch(plan.scratchFrom, scratchDir);
-    deployment = runtime.deploy({
-      // A process that carries this run id and service name is killed together with the service.
-      runId: plan.worker === undefined ? registry.runId : `${registry.runId}-${plan.worker}`,
-      services: Object.entries(target.services).map(([name, { command, env = {}, user }]) => ({
-        name,
-        command: expandCommand(command, values(name)),
-        env: expandVariables(env, values(name)),
-        user,
-      })),
-      scratchDir,
-      workingDir: join(dir, 'scratch'),
-      logDir: join(dir, 'logs'),
-      dataDir: plan.dataDir,
-      ports: [...byName.values()],
-      sink: receiver.sink,
-      registry,
-      onStarted: (service, incarnation, pid) => {
-        // `clean` also finds a process by its environment. This entry is for one that has changed its
-        // environment.
-        registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
-        plan.onProcess?.(pid);
-        supervisor?.onStarted(service, incarnation);
-      },
-      onExited: (...exit) => supervisor?.onExited(...exit),
-      onEscaped: (command) => plan.onEscaped?.(command),
-    });
+    byName = await choosePorts(target);
+    addresses = addressesOf(target, byName, network);
+    receiver = await protocol.receive(addresses, receiverOptions(plan));
+    const { sink } = receiver;
+    mkdirSync(join(dir, 'logs'), { recursive: true });
+    deployed = [];
+    for (const node of target.nodes ?? [ONLY_NODE]) {
+      const scratchDir = scratchDirOf(dir, node);
+      mkdirSync(scratchDir, { recursive: true });
+      if (plan.scratchFrom !== undefined) copyScratch(plan.scratchFrom, scratchDir);
+      const values = (service: string) =>
+        placeholderValues(plan, { node, network, byName, sink, service });
+      const deployment = runtime.deploy({
+        // A process that carries this run id and service name is killed together with the service.
+        runId: [registry.runId, plan.worker, node || undefined].filter((part) => part !== undefined).join('-'),
+        services: servicesOn(target, node).map(([name, { command, env = {}, user }]) => ({
+          name: serviceNameOn(name, node),
+          command: expandCommand(command, values(name)),
+          env: expandVariables(env, values(name)),
+          user,
+        })),
+        scratchDir,
+        workingDir: dirname(scratchDir),
+        logDir: join(dir, 'logs'),
+        dataDir: dataDirOf(plan, node),
+        node: network && { name: node, network },
+        ports: [...byName.values()],
+        sink,
+        registry,
+        onStarted: (service, incarnation, pid) => {
+          // `clean` also finds a process by its environment. This entry is for one that has changed its
+          // environment.
+          registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
+          plan.onProcess?.(pid);
+          supervisor?.onStarted(service, incarnation);
+        },
+        onExited: (...exit) => supervisor?.onExited(...exit),
+        onEscaped: (command) => plan.onEscaped?.(command),
+      });
+      deployed.push({ node, deployment });
+    }
   } catch (error) {
-    await receiver.close();
+    await receiver?.close();
     releasePorts();
+    removeNetwork();
     throw error;
   }
-  const forget = atExit(() => deployment.destroyNow());
+  const received = receiver;
+  const deployment = joinDeployments(deployed);
+  const forget = atExit(() => {
+    deployment.destroyNow();
+    removeNetwork();
+  });
   const created = new TargetSupervisor(deployment, {
     protocol,
-    ports: submit,
+    addresses,
+    nodes: target.nodes?.length,
     recorder: plan.recorder,
     signal: plan.signal,
     logDir: join(dir, 'logs'),
@@ -159,23 +199,31 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     onCrash: () => plan.onCrash?.(),
   });
   supervisor = created;
-  const expand = (command: readonly string[]) => expandCommand(command, values());
+  const nodes = deployed.map(({ node, deployment: own }): LaunchedNode => {
+    const names = new Set(own.services.map(({ name }) => name));
+    const services = created.services.filter(({ name }) => names.has(name));
+    return { name: node, services, deployment: own, expand: expand(node) };
+  });
   return {
     deployment,
     supervisor: created,
-    receiver,
-    ports: submit,
-    expand,
-    async install(command, timeoutMs) {
-      await deployment.handOver?.();
-      if (command !== undefined)
-        await runInstall(
-          deployment,
-          expand(command),
-          timeoutMs,
-          (output) =>
-            `${hintOfClosedDirectory(plan.dataDir, output)}; its log is ${join(dir, 'logs', 'install.log')}`,
-        );
+    receiver: received,
+    addresses,
+    nodes,
+    network,
+    expand: expand(nodes[0]?.name ?? ONLY_NODE),
+    async install(command, timeoutMs, only) {
+      const chosen = nodes.filter(({ name }) => only === undefined || name === only);
+      await Promise.all(
+        chosen.map(async ({ name, deployment: own, expand: expandHere }) => {
+          await own.handOver?.();
+          if (command === undefined) return;
+          const log = join(dir, 'logs', `${serviceNameOn('install', name)}.log`);
+          await runInstall(own, name, expandHere(command), timeoutMs, (output) => {
+            return `${hintOfClosedDirectory(dataDirOf(plan, name), output)}; its log is ${log}`;
+          });
+        }),
+      );
     },
     async destroy() {
       created.expectExits();
@@ -184,11 +232,61 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       } finally {
         // Close the receiver even when the engine has gone and nothing can be removed: an open receiver keeps
         // the kit alive.
-        await receiver.close();
+        await received.close();
         releasePorts();
+        removeNetwork();
         forget();
       }
     },
+  };
+}
+
+/** @throws KitError target-unavailable when the runtime cannot run several nodes. */
+async function makeNetwork(
+  nodes: readonly string[],
+  runtime: PreparedRuntime,
+  registry: Registry,
+): Promise<NodeNetwork> {
+  if (runtime.makeNetwork !== undefined) return runtime.makeNetwork(nodes, registry);
+  throw new KitError(
+    'target-unavailable',
+    `the runtime ${runtime.name} cannot run a target with several nodes: use --runtime process`,
+  );
+}
+
+/** Returns the name of a service or command as it is recorded: in a cluster with the name of its node. */
+function serviceNameOn(name: string, node: string): string {
+  return node === ONLY_NODE ? name : `${name}@${node}`;
+}
+
+/** Returns the services that run on a node. */
+function servicesOn({ services }: Target, node: string) {
+  return Object.entries(services).filter(([, { nodes }]) => nodes === undefined || nodes.includes(node));
+}
+
+function dataDirOf({ dataDir, nodeDataDirs }: LaunchPlan, node: string): string {
+  return nodeDataDirs?.get(node) ?? dataDir;
+}
+
+/** Returns the values of the placeholders of a command on a node; without a service, of one that belongs to none. */
+function placeholderValues(
+  plan: LaunchPlan,
+  on: {
+    node: string;
+    network: NodeNetwork | undefined;
+    byName: ReadonlyMap<string, number>;
+    sink: string;
+    service?: string;
+  },
+): PlaceholderValues {
+  const { runtime, dir } = plan;
+  return {
+    ...runtime.pathsFor(on.service),
+    data: dataDirOf(plan, on.node),
+    scratch: scratchDirOf(dir, on.node),
+    sink: runtime.sinkFor?.(on.sink) ?? on.sink,
+    ports: on.byName,
+    cluster: on.network && { name: on.node, addresses: on.network.addresses },
   };
 }
 
@@ -212,28 +310,37 @@ function receiverOptions({
   };
 }
 
-/** The ports of one target on this machine. */
-interface Ports {
-  /** Ports by the name in `{port:name}`. */
-  byName: ReadonlyMap<string, number>;
-  /** Ports to which messages are submitted. */
-  submit: number[];
-}
-
-/** Reserves a free port for each name. */
-async function choosePorts(target: Target): Promise<Ports> {
+/** Reserves a free port for each name in `{port:name}`. */
+async function choosePorts(target: Target): Promise<ReadonlyMap<string, number>> {
   const byName = new Map<string, number>();
   for (const name of portNames(target)) byName.set(name, await reservePort());
-  return { byName, submit: submitPorts(target).map((name) => byName.get(name) ?? 0) };
+  return byName;
+}
+
+/** Returns the addresses to which messages are submitted: on each node, the ports that a service of the node uses. */
+function addressesOf(
+  target: Target,
+  byName: ReadonlyMap<string, number>,
+  network: NodeNetwork | undefined,
+): Address[] {
+  const submit = submitPorts(target);
+  if (network === undefined) return submit.map((name) => localAddress(byName.get(name) ?? 0));
+  return [...network.addresses].flatMap(([node, host]) => {
+    const own = portNames({ ...target, services: Object.fromEntries(servicesOn(target, node)) });
+    return submit
+      .filter((name) => own.includes(name))
+      .map((name) => ({ host, port: byName.get(name) ?? 0, node }));
+  });
 }
 
 async function runInstall(
   deployment: Deployment,
+  node: string,
   command: string[],
   timeoutMs: number,
   hintFor: (output: string) => string,
 ): Promise<void> {
-  const result = await deployment.runCommand('install', command, timeoutMs).catch((error: unknown) => {
+  const result = await deployment.runCommand(serviceNameOn('install', node), command, timeoutMs).catch((error: unknown) => {
     // A KitError means that the runtime is gone, which is not the fault of the command.
     if (error instanceof KitError) throw error;
     throw new KitError('bad-target', `install: cannot be run: ${messageOf(error)}`, { cause: error });
@@ -246,7 +353,7 @@ async function runInstall(
   const output = (result.stderr.trim() || result.stdout.trim()).split('\n').slice(-3).join(' | ');
   throw new KitError(
     'target-unavailable',
-    `the target's install command ${how}: ${output}${hintFor(output)}`,
+    `the target's install command${node === ONLY_NODE ? '' : ` on node ${node}`} ${how}: ${output}${hintFor(output)}`,
   );
 }
 

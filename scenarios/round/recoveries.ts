@@ -5,6 +5,7 @@ import type { Injection } from '../../faults/fault.js';
 import { sleep } from '../../faults/waiting.js';
 import type { PhaseClock } from '../host/phase-clock.js';
 import type { Deployment } from '../runtime/runtime.js';
+import { ONLY_NODE } from './node-disks.js';
 import type { RoundPhase } from './phases.js';
 import type { StartResult, TargetSupervisor } from './target-supervisor.js';
 
@@ -13,8 +14,8 @@ export interface RecoveriesOptions {
   deployment: Deployment;
   supervisor: TargetSupervisor;
   recorder: Recorder;
-  /** The target's own command that inspects its stored state; undefined when it has none. */
-  verify: readonly string[] | undefined;
+  /** The nodes, each with the target's own command that inspects its stored state; undefined when it has none. */
+  nodes: readonly { name: string; deployment: Deployment; verify: readonly string[] | undefined }[];
   /** Time limit of a recovery, in milliseconds. A recovery that takes longer has failed. */
   limitMs: number;
   /**
@@ -129,8 +130,12 @@ export class Recoveries {
 
   /** Inspects the target's stored state with its `verify` command, if it has one, and records the result. */
   async inspect(): Promise<void> {
-    const { deployment, verify, recorder, slowStartMs } = this.#options;
-    if (verify !== undefined) recorder.record(await inspect(deployment, verify, slowStartMs));
+    const { nodes, recorder, slowStartMs } = this.#options;
+    for (const { name, deployment, verify } of nodes) {
+      if (verify === undefined) continue;
+      const inspected = await inspect(deployment, verify, slowStartMs);
+      recorder.record(name === ONLY_NODE ? inspected : { ...inspected, node: name });
+    }
   }
 }
 

@@ -2,10 +2,10 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
+import type { Address } from '../../conformance/protocols/address.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault, Injection } from '../../faults/fault.js';
-import { LossWatch } from '../../faults/files/loss-watch.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { atExit } from '../host/at-exit.js';
@@ -14,7 +14,6 @@ import { seeded } from '../host/random.js';
 import type { Registry } from '../host/registry.js';
 import { removeOrReport } from '../host/removal.js';
 import type { Disk, DiskKind } from '../runtime/disk.js';
-import { makeDisk } from '../runtime/disks/local-disk.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { AtRiskTracker } from './at-risk.js';
@@ -22,9 +21,11 @@ import { saveChangedMessages } from './changed-messages.js';
 import { drain, watchFreeSpace, watchOpenFiles } from './drain.js';
 import { Injector } from './injector.js';
 import { hintOfClosedDirectory, INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
+import { NodeDisks } from './node-disks.js';
 import type { Pace } from './pace.js';
 import type { RoundPhase } from './phases.js';
 import { Recoveries } from './recoveries.js';
+import { nodeForFaults, RoundCluster, rebootNodes } from './round-cluster.js';
 import { LAST_FAULT, type PlannedInjection, type Schedule } from './schedule.js';
 import type { TargetSupervisor } from './target-supervisor.js';
 import { Ledger } from './workload/ledger.js';
@@ -128,30 +129,33 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
   const clock = requested.clock ?? new PhaseClock<RoundPhase>('set-up');
   const options = { ...requested, clock };
   const { dir, schedule, filesystem, registry, runtime } = options;
-  const disk = await clock.during('set-up', () =>
-    runtime.makeDisk
-      ? runtime.makeDisk(dir, schedule.disk, filesystem, registry)
-      : makeDisk(dir, diskKindFor(options), options.power, filesystem, registry),
+  const kind = runtime.makeDisk === undefined ? diskKindFor(options) : schedule.disk;
+  const disks = await clock.during('set-up', () =>
+    NodeDisks.make({
+      ...{ dir, kind, filesystem, registry, runtime },
+      nodes: options.target.nodes,
+      power: options.power,
+    }),
   );
   const full = new AbortController();
-  const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
+  const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disks);
   const freeSpace = watchFreeSpace(dir, (usage) => full.abort(diskFullError(dir, usage)));
   const openFiles = watchOpenFiles((error) => full.abort(noOpenFilesError(error)));
   // Without its disk the target seems to lose everything: this must not become a verdict.
-  if (disk.power !== undefined) disk.power.onLost = (why) => full.abort(new KitError('kit-failed', why));
+  disks.onLost = (why) => full.abort(new KitError('kit-failed', why));
   try {
     await round.run();
     full.signal.throwIfAborted();
   } catch (error) {
     await round.end('interrupted');
-    await removeOrReport(() => disk.remove(), options.progress);
+    await removeOrReport(() => disks.remove(), options.progress);
     throw full.signal.aborted ? full.signal.reason : error;
   } finally {
     freeSpace.stop();
     openFiles.stop();
   }
   const { injections, writtenOutside, escaped, faultsEndedMs } = round;
-  return { injections, writtenOutside, escaped, disk, faultsEndedMs };
+  return { injections, writtenOutside, escaped, disk: disks.joined(), faultsEndedMs };
 }
 
 /** Chooses the kind of disk: dm-flakey also injects write errors, for the faults that prefer it. */
@@ -181,14 +185,14 @@ interface RoundSetup {
   receiver: Receiver;
   recoveries: Recoveries;
   injector: Injector;
-  /** The ports to which messages are submitted. */
-  ports: readonly number[];
+  /** The addresses to which messages are submitted. */
+  addresses: readonly Address[];
 }
 
 /** One round while it runs. */
 class Round {
   readonly #options: RoundOptions & { clock: PhaseClock<RoundPhase> };
-  readonly #disk: Disk;
+  readonly #disks: NodeDisks;
   readonly #ledger: Ledger;
   readonly #random;
   readonly #atRisk: AtRiskTracker;
@@ -197,7 +201,9 @@ class Round {
   #launched: LaunchedTarget | undefined;
   #recoveries: Recoveries | undefined;
   #injector: Injector | undefined;
-  #witness: WriteWitness | undefined;
+  /** A witness for each node. */
+  #witnesses: ReadonlyMap<string, WriteWitness> = new Map();
+  #cluster: RoundCluster | undefined;
   #producers: Producers | undefined;
   readonly #pids: number[] = [];
   /** Command lines of processes that had escaped from their service; see `RoundOutcome`. */
@@ -208,9 +214,9 @@ class Round {
   #draining = false;
   #ended = false;
 
-  constructor(options: RoundOptions & { clock: PhaseClock<RoundPhase> }, disk: Disk) {
+  constructor(options: RoundOptions & { clock: PhaseClock<RoundPhase> }, disks: NodeDisks) {
     this.#options = options;
-    this.#disk = disk;
+    this.#disks = disks;
     this.#ledger = new Ledger(options.registry.runId, options.recorder);
     this.#ledger.onChanged = saveChangedMessages(options.dir);
     this.#random = seeded(options.schedule.seed);
@@ -228,7 +234,7 @@ class Round {
     };
     const forget = atExit(() => {
       now();
-      disk.remove();
+      disks.remove();
     });
     options.signal.addEventListener('abort', interrupted);
     this.#removeHandlers = () => {
@@ -249,7 +255,7 @@ class Round {
 
   /** Files outside `{data}` that the target was seen to write. */
   get writtenOutside(): readonly string[] {
-    return this.#witness?.writtenOutside ?? [];
+    return [...new Set([...this.#witnesses.values()].flatMap((witness) => witness.writtenOutside))];
   }
 
   async run(): Promise<void> {
@@ -261,7 +267,7 @@ class Round {
     else await clock.during('set-up', () => this.#startFirst(setup));
     if (!this.#isOver()) {
       const names = new Set(schedule.injections.map(({ fault }) => fault));
-      await clock.during('set-up', () => setup.injector.prepare(setup.supervisor, names));
+      await clock.during('set-up', () => setup.injector.prepare(names));
       await clock.during('workload', () =>
         this.#work(setup, first?.beforeStart ? rest : schedule.injections),
       );
@@ -323,19 +329,23 @@ class Round {
     const launched = await this.#launch();
     const { deployment, supervisor, receiver } = launched;
     this.#launched = launched;
-    recorder.record({ kind: 'installed', round: number });
+    const nodes = target.nodes === undefined ? {} : { nodes: [...target.nodes] };
+    recorder.record({ kind: 'installed', round: number, ...nodes });
     const { slowStartMs } = runtime;
     const timeoutMs = Math.min(slowStartMs ?? INSTALL_TIMEOUT_MS, this.#options.startTimeoutMs);
     await launched.install(target.install, timeoutMs);
     const recoveries = new Recoveries({
       ...{ deployment, supervisor, recorder, slowStartMs, signal, clock: this.#options.clock },
-      verify: target.verify && launched.expand(target.verify),
+      nodes: launched.nodes.map((node) => ({
+        ...node,
+        verify: target.verify && node.expand(target.verify),
+      })),
       limitMs: slowStartMs ?? (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000,
     });
     this.#recoveries = recoveries;
-    const injector = this.#makeInjector(receiver, recoveries);
+    const injector = this.#makeInjector(launched, recoveries);
     this.#injector = injector;
-    return { supervisor, receiver, recoveries, injector, ports: launched.ports };
+    return { supervisor, receiver, recoveries, injector, addresses: launched.addresses };
   }
 
   #launch(): Promise<LaunchedTarget> {
@@ -343,7 +353,8 @@ class Round {
     const reception = this.#random.fork('reception');
     return launch({
       ...{ target, protocol, runtime, registry, recorder, dir, signal },
-      dataDir: this.#disk.dataDir,
+      dataDir: this.#disks.joined().dataDir,
+      nodeDataDirs: new Map((target.nodes ?? []).map((node) => [node, this.#disks.of(node).dataDir])),
       receipts: this.#ledger.trackReceipts(receipts),
       wasSubmitted: (id) => this.#ledger.has(id),
       replyFor: (id, delivery) =>
@@ -356,33 +367,49 @@ class Round {
     });
   }
 
-  #makeInjector(receiver: Receiver, recoveries: Recoveries): Injector {
+  #makeInjector(launched: LaunchedTarget, recoveries: Recoveries): Injector {
     const { faults, recorder, target, signal, dir, injectionsBefore, progress } = this.#options;
-    const { dataDir, power } = this.#disk;
+    const { receiver } = launched;
     const scratchDir = join(dir, 'scratch');
-    const witness = new WriteWitness({
-      ...{ tally: this.#ledger.tally, dataDir, scratchDir },
-      ignored: [join(dir, 'logs')],
-    });
-    this.#witness = witness;
+    const ignored = [join(dir, 'logs')];
+    this.#witnesses = new Map(
+      launched.nodes.map(({ name }) => {
+        const { dataDir } = this.#disks.of(name);
+        // A cluster has the files of all nodes below one directory: those of another node are not outside.
+        const others = target.nodes === undefined ? [] : [join(dir, 'nodes')];
+        const options = { tally: this.#ledger.tally, dataDir, scratchDir, ignored: [...ignored, ...others] };
+        return [name, new WriteWitness(options)];
+      }),
+    );
+    const nodes = launched.nodes.map(({ name, services }) =>
+      nodeForFaults(name, services, {
+        disks: this.#disks,
+        watchDisk: (disk) => this.#atRisk.watchDisk(disk),
+        messagesIn: (bytes) => this.#ledger.outstandingIn(bytes),
+      }),
+    );
+    this.#cluster =
+      launched.network &&
+      new RoundCluster({
+        ...{ target, launched, recorder, signal, nodes, injection: () => this.injections },
+        disks: this.#disks,
+        ledger: this.#ledger,
+        network: launched.network,
+        installTimeoutMs: this.#options.runtime.slowStartMs ?? INSTALL_TIMEOUT_MS,
+      });
     return new Injector({
       ...{ faults, recorder, progress, ledger: this.#ledger, atRisk: this.#atRisk, random: this.#random },
-      witness,
+      nodes,
+      cluster: this.#cluster,
+      witnesses: this.#witnesses,
       usualRecoveryMs: () => recoveries.usualMs,
-      reboot: async () => this.#launched?.deployment.reboot(),
+      reboot: (rebooted) => rebootNodes(launched, rebooted),
       earlierInjections: injectionsBefore,
       faultContext: {
-        dataDir,
-        powerDisk: power && this.#atRisk.watchDisk(power),
         scratchDir,
         indexFiles: target.files?.index ?? [],
         messageFiles: target.files?.messages ?? [],
         scratchFiles: target.files?.scratch ?? [],
-        // The files of a target on another machine cannot be read from here.
-        losses:
-          power?.killsTarget === true
-            ? undefined
-            : new LossWatch(dataDir, (bytes) => this.#ledger.outstandingIn(bytes)),
         flood: (on) => {
           this.#producers?.flood(on);
           if (on) receiver.hold();
@@ -397,15 +424,20 @@ class Round {
     const { startTimeoutMs, signal, dir } = this.#options;
     const start = await recoveries.firstStart(startTimeoutMs);
     if (start.ready) {
-      await this.#witness?.noteReady(signal);
+      await this.#noteReady();
       return;
     }
     if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
-    const hint = hintOfClosedDirectory(this.#disk.dataDir, start.detail);
+    const hint = hintOfClosedDirectory(this.#disks.joined().dataDir, start.detail);
     throw new KitError(
       'target-unavailable',
       `the target did not get ready in ${start.waitedMs} ms: ${start.detail}${hint}; its logs are in ${join(dir, 'logs')}`,
     );
+  }
+
+  async #noteReady(): Promise<void> {
+    const { signal } = this.#options;
+    await Promise.all([...this.#witnesses.values()].map((witness) => witness.noteReady(signal)));
   }
 
   /**
@@ -434,7 +466,7 @@ class Round {
     const { supervisor, receiver, recoveries, injector } = setup;
     await supervisor.waitUntilSettled(signal);
     if (this.#isOver()) return;
-    this.#producers = this.#startProducers(setup.ports);
+    this.#producers = this.#startProducers(setup.addresses);
     const cutsPower = schedule.disk === 'power';
     const atRiskTimeoutMs = runtime.slowStartMs === undefined ? AT_RISK_TIMEOUT_MS : SLOW_AT_RISK_TIMEOUT_MS;
     let recovering = false;
@@ -487,13 +519,13 @@ class Round {
     queue.splice(firstLast === -1 ? queue.length : firstLast, 0, { ...planned });
   }
 
-  #startProducers(ports: readonly number[]): Producers {
+  #startProducers(addresses: readonly Address[]): Producers {
     const { registry, number, protocol, schedule, signal, target } = this.#options;
     return new Producers({
       run: registry.runId,
       round: number,
       protocol,
-      ports,
+      addresses,
       ledger: this.#ledger,
       random: this.#random.fork('workload'),
       count: schedule.producers,
@@ -508,11 +540,14 @@ class Round {
   }
 
   async #recover({ recoveries, injector }: RoundSetup, injection: Injection): Promise<void> {
-    const { clock, signal } = this.#options;
+    const { clock } = this.#options;
     const outcome = await clock.during('recoveries', () =>
       recoveries.recoverAfter(injector.number, injection),
     );
-    if (outcome === 'recovered') await this.#witness?.noteReady(signal);
+    if (outcome === 'recovered') {
+      this.#cluster?.noteWhole();
+      await this.#noteReady();
+    }
     if (outcome === 'failed') this.#stopped = true;
   }
 

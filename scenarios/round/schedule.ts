@@ -58,6 +58,8 @@ const MAX_POWER_CUTS = 60;
 /** Number of drawn faults in addition to the faults of a round's turn. */
 const EXTRA_FAULTS = 1;
 const MAX_WAIT_MS = 1000;
+/** The only fault that also hits a target that was never started, or that recovers from the fault before. */
+const POWER_CUT = 'power-cut';
 /** Fault with which a round ends. */
 export const LAST_FAULT = 'kill-one';
 /**
@@ -107,16 +109,19 @@ export function makeSchedule(seed: number, faults: readonly Fault[], faultsPerRo
  */
 function powerSchedule(seed: number, faults: readonly Fault[]): Schedule {
   const random = seeded(seed).fork('schedule');
+  const cuts = faults.filter(({ name }) => name === POWER_CUT);
   const injections = Array.from({ length: MAX_POWER_CUTS }, (_, number): PlannedInjection => {
-    if (number === 0)
-      return { fault: random.pick(faults).name, afterConfirms: 0, maxWaitMs: 0, beforeStart: true };
+    if (number === 0 && cuts.length > 0)
+      return { fault: random.pick(cuts).name, afterConfirms: 0, maxWaitMs: 0, beforeStart: true };
     const when = {
       afterConfirms: logUniformInt(random, 1, 400),
       maxWaitMs: between(random, 50, MAX_WAIT_MS / 2),
     };
     const again = number > 1 && random.int(5) === 0;
-    const fault = random.pick(faults).name;
-    return { fault, ...when, ...(again ? { inRecovery: random.real() * 1.2 } : {}) };
+    const { name: fault, needs } = random.pick(faults);
+    // What is confirmed during the fault must be undelivered at its end, or nothing is at risk.
+    if (needs.nodes === 'cluster') return { fault, ...when, holdReceivers: true };
+    return { fault, ...when, ...(again && fault === POWER_CUT ? { inRecovery: random.real() * 1.2 } : {}) };
   });
   return { seed, injections, disk: 'power', producers: between(random, 3, 8), depth: between(random, 1, 4) };
 }

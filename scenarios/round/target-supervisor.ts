@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
+import { type Address, describeAddress } from '../../conformance/protocols/address.js';
 import type { Protocol } from '../../conformance/protocols/protocol.js';
 import type { Service } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
@@ -10,8 +11,13 @@ import type { Deployment } from '../runtime/runtime.js';
 /** Parts of a round that the supervisor uses. */
 export interface TargetSupervisorOptions {
   protocol: Protocol;
-  /** The ports that must answer before the target counts as ready. */
-  ports: readonly number[];
+  /**
+   * The addresses that must answer before the target counts as ready. In a cluster one of them is enough: a node that is not
+   * the leader may refuse clients.
+   */
+  addresses: readonly Address[];
+  /** Number of nodes of a cluster; undefined for a target without `nodes`. */
+  nodes?: number | undefined;
   recorder: Pick<Recorder, 'record'>;
   signal: AbortSignal;
   /** Directory of the services' logs, one file `NAME.log` per service. */
@@ -36,6 +42,8 @@ export type StartResult =
   | { ready: false; waitedMs: number; detail: string };
 
 const PROBE_TIMEOUT_MS = 1000;
+/** Timeout of a probe of a cluster, whose nodes may have to agree before one answers. */
+const CLUSTER_PROBE_TIMEOUT_MS = 3000;
 const PROBE_EVERY_MS = 15;
 /** Delay before a service that exited by itself is started again. */
 const RESTART_DELAY_MS = 50;
@@ -255,7 +263,7 @@ export class TargetSupervisor {
     const exit = this.#restarts > 0 ? `; ${this.#lastExit}, ${this.#restarts} times` : '';
     if (down.length > 0) return `not running: ${down.join(', ')}${exit}${this.#describeLogs(down)}`;
     const logs = this.#describeLogs(this.services.map(({ name }) => name));
-    return `running, and not ready on port ${this.#options.ports.join(' and ')}${exit}${logs}`;
+    return `running, and not ready on ${this.#options.addresses.map(describeAddress).join(' and ')}${exit}${logs}`;
   }
 
   /** Returns whether more restarts are useless. */
@@ -292,9 +300,18 @@ export class TargetSupervisor {
   }
 
   async #ready(): Promise<boolean> {
-    const { protocol, ports } = this.#options;
-    const answers = await Promise.all(ports.map((port) => protocol.ready(port, PROBE_TIMEOUT_MS)));
-    return answers.every(Boolean) && this.services.every((service) => service.pids().length > 0);
+    const { protocol, addresses, nodes } = this.#options;
+    const hasProcesses = () => this.services.every((service) => service.pids().length > 0);
+    if (nodes === undefined) {
+      const answers = await Promise.all(addresses.map((one) => protocol.ready(one, PROBE_TIMEOUT_MS)));
+      return answers.every(Boolean) && hasProcesses();
+    }
+    if (!hasProcesses()) return false;
+    const probe = async (one: Address) => {
+      if (!(await protocol.ready(one, CLUSTER_PROBE_TIMEOUT_MS, { replicas: nodes })))
+        throw new Error('not ready');
+    };
+    return Promise.any(addresses.map(probe)).then(hasProcesses, () => false);
   }
 
   async #restart(name: string): Promise<void> {

@@ -20,6 +20,7 @@ import { type Rerun, type RerunOptions, rerun } from '../replay/rerun.js';
 import { Pace } from '../round/pace.js';
 import type { RoundPhase } from '../round/phases.js';
 import type { Schedule } from '../round/schedule.js';
+import { requireSingleNode } from '../round/single-node.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { injectionOf, planPoints, planRows, type SweepRow } from './plan.js';
 
@@ -68,6 +69,7 @@ const MIN_TAIL_MS = 2500;
  * @throws KitError target-unavailable when strace is missing, or when no system call could be enumerated.
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
+  requireSingleNode(options.target, 'sweep');
   const { target, seed, dir, signal, progress, budgetMs, faults } = options;
   const startMs = performance.now();
   const clock = new PhaseClock<RoundPhase>('evaluation', budgetMs);

@@ -203,14 +203,14 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
 async function runLoad(
   options: RecordOptions,
   ledger: Ledger,
-  { receiver, ports }: LaunchedTarget,
+  { receiver, addresses }: LaunchedTarget,
 ): Promise<Producers> {
   const { registry, protocol, seed, loadMs, signal, target } = options;
   const producers = new Producers({
     run: registry.runId,
     round: 1,
     protocol,
-    ports,
+    addresses,
     ledger,
     random: seeded(seed).fork('workload'),
     count: PRODUCER_COUNT,

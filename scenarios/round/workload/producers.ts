@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Address } from '../../../conformance/protocols/address.js';
 import type { Producer, Protocol } from '../../../conformance/protocols/protocol.js';
 import type { Random } from '../../../faults/fault.js';
 import type { Ledger } from './ledger.js';
@@ -9,7 +10,7 @@ export interface ProducersOptions {
   run: string;
   round: number;
   protocol: Protocol;
-  ports: readonly number[];
+  addresses: readonly Address[];
   ledger: Ledger;
   random: Random;
   count: number;
@@ -86,11 +87,11 @@ export class Producers {
   }
 
   async #submitLoop(producer: number): Promise<void> {
-    const { ports, inOrder } = this.#options;
+    const { addresses, inOrder } = this.#options;
     let number = 0;
     for (let turn = 0; !this.#isDone; turn++) {
-      const port = ports[(producer + (inOrder ? 0 : turn)) % ports.length] ?? 0;
-      const connection = await this.#connect(port);
+      const address = addresses[(producer + (inOrder ? 0 : turn)) % addresses.length];
+      const connection = address && (await this.#connect(address));
       if (connection === undefined) {
         await delay(CONNECT_RETRY_MS);
         continue;
@@ -100,9 +101,9 @@ export class Producers {
     }
   }
 
-  async #connect(port: number): Promise<Producer | undefined> {
+  async #connect(address: Address): Promise<Producer | undefined> {
     try {
-      return await this.#options.protocol.connect(port, { timeoutMs: CONNECT_TIMEOUT_MS });
+      return await this.#options.protocol.connect(address, { timeoutMs: CONNECT_TIMEOUT_MS });
     } catch {
       return undefined;
     }

@@ -1,0 +1,148 @@
+import type { Recorder } from '../../conformance/history/recorder.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import type {
+  ClusterContext,
+  FaultNode,
+  LinkCut,
+  Links,
+  LossObserver,
+  PowerDisk,
+  Service,
+} from '../../faults/fault.js';
+import { LossWatch } from '../../faults/files/loss-watch.js';
+import type { LaunchedTarget } from './launch.js';
+import { type NodeDisks, ONLY_NODE } from './node-disks.js';
+import type { Ledger } from './workload/ledger.js';
+
+/** What a node is made from. */
+export interface NodeParts {
+  disks: NodeDisks;
+  /** Wraps a disk, so that a power cut records what is at risk. */
+  watchDisk(disk: PowerDisk): PowerDisk;
+  /** Returns the ids of the messages at risk whose bytes are in a part of a file. */
+  messagesIn(bytes: Buffer): Iterable<string>;
+}
+
+/** Makes a node as faults see it. Its disk is the present one: a fault may replace it. */
+export function nodeForFaults(name: string, services: readonly Service[], parts: NodeParts): FaultNode {
+  const { disks, watchDisk, messagesIn } = parts;
+  const { dataDir, power } = disks.of(name);
+  // The files of a target on another machine cannot be read from here.
+  const losses = power?.killsTarget === true ? undefined : new LossWatch(dataDir, messagesIn);
+  return {
+    name,
+    services,
+    dataDir,
+    get powerDisk() {
+      const disk = disks.of(name).power;
+      return disk && watchDisk(disk);
+    },
+    losses: name === ONLY_NODE ? losses : losses && withNodeName(losses, name),
+  };
+}
+
+/** Puts the name of the node before each path: `b:queue/log`. */
+function withNodeName(losses: LossObserver, node: string): LossObserver {
+  return {
+    before: () => losses.before(),
+    after: (lostPages) =>
+      losses.after(lostPages).map(({ file, nameAfter, ...rest }) => ({
+        ...rest,
+        file: `${node}:${file}`,
+        nameAfter: nameAfter === null ? null : `${node}:${nameAfter}`,
+      })),
+  };
+}
+
+/** Reboots the machines of these nodes. @returns the reason when one cannot see another boot id. */
+export async function rebootNodes(
+  { nodes }: Pick<LaunchedTarget, 'nodes'>,
+  rebooted: readonly string[],
+): Promise<string | undefined> {
+  const chosen = nodes.filter(({ name }) => rebooted.includes(name));
+  const problems = await Promise.all(chosen.map(({ deployment }) => deployment.reboot()));
+  return problems.find((problem) => problem !== undefined);
+}
+
+/** Parts of a round that the cluster uses. */
+export interface RoundClusterOptions {
+  target: Target;
+  launched: LaunchedTarget;
+  nodes: readonly FaultNode[];
+  disks: NodeDisks;
+  ledger: Ledger;
+  recorder: Pick<Recorder, 'record'>;
+  network: Links;
+  /** Returns the number of the current injection. */
+  injection(): number;
+  /** Timeout of the install command on a new disk, and of `promote`, in milliseconds. */
+  installTimeoutMs: number;
+  signal: AbortSignal;
+}
+
+/** Default of `guarantee.cluster.electionSeconds`, for a target that is defined in code without it. */
+const DEFAULT_ELECTION_S = 30;
+
+/** The cluster of a round, as its faults see it. */
+export class RoundCluster implements ClusterContext {
+  readonly nodes: readonly FaultNode[];
+  readonly links: Links;
+  readonly tolerates: number;
+  readonly electionMs: number;
+  readonly promote?: (node: string) => Promise<void>;
+  readonly #options: RoundClusterOptions;
+  #isWhole = true;
+
+  constructor(options: RoundClusterOptions) {
+    const { cluster } = options.target.guarantee;
+    this.#options = options;
+    this.nodes = options.nodes;
+    this.links = options.network;
+    this.tolerates = cluster?.tolerates ?? 0;
+    this.electionMs = (cluster?.electionSeconds ?? DEFAULT_ELECTION_S) * 1000;
+    const { promote } = options.target;
+    if (promote !== undefined) this.promote = (node) => this.#promote(node, promote);
+  }
+
+  noteState({ down, cut }: { down: readonly string[]; cut: readonly LinkCut[] }): void {
+    const { recorder, injection } = this.#options;
+    this.#isWhole = down.length === 0 && cut.length === 0;
+    recorder.record({
+      kind: 'cluster-state',
+      injection: injection(),
+      down: [...down],
+      cut: cut.map(([from, to]) => [from, to]),
+    });
+  }
+
+  /** Records that every node is up again and no link is cut, unless this is recorded already. */
+  noteWhole(): void {
+    if (!this.#isWhole) this.noteState({ down: [], cut: [] });
+  }
+
+  async start(node: string): Promise<void> {
+    const { services = [] } = this.nodes.find(({ name }) => name === node) ?? {};
+    for (const service of services) await service.start();
+  }
+
+  async waitForConfirmsBy(nodes: readonly string[], count: number, timeoutMs: number): Promise<number> {
+    const { ledger, signal } = this.#options;
+    const total = () => nodes.reduce((sum, node) => sum + ledger.confirmedBy(node), 0);
+    const before = total();
+    await ledger.waitUntil(() => total() - before >= count, timeoutMs, signal);
+    return total() - before;
+  }
+
+  async replaceDisk(node: string, { install }: { install: boolean }): Promise<void> {
+    const { disks, launched, target, installTimeoutMs } = this.#options;
+    await disks.replace(node);
+    await launched.install(install ? target.install : undefined, installTimeoutMs, node);
+  }
+
+  async #promote(node: string, command: readonly string[]): Promise<void> {
+    const { launched, installTimeoutMs } = this.#options;
+    const one = launched.nodes.find(({ name }) => name === node);
+    if (one === undefined) throw new Error(`no node is named ${node}`);
+    await one.deployment.runCommand(`promote@${node}`, one.expand(command), installTimeoutMs);
+  }
+}
