@@ -1,4 +1,4 @@
-"""A durable message queue on two nodes over HTTP, in 260 lines: a primary and its synchronous backup. It needs nothing but Python 3.
+"""A durable message queue on two nodes over HTTP: a primary and its synchronous backup. It needs nothing but Python 3.
 
 The primary confirms a message when both nodes have synced it to their disks. It tells the consumer of a consumption under the
 same condition. The backup answers 503 to producers and consumers.
