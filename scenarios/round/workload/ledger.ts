@@ -80,7 +80,6 @@ export class Ledger {
   /** Recipients that have accepted a message, by message id; only of unconsumed messages with several recipients. */
   readonly #served = new Map<string, Set<number>>();
   /** Numbers of confirmed messages by the node that has confirmed them. */
-  readonly #confirmedBy = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
 
   constructor(run: string, recorder: Recorder) {
