@@ -81,6 +81,7 @@ export class Ledger {
   readonly #served = new Map<string, Set<number>>();
   /** Numbers of confirmed messages by the node that has confirmed them. */
   readonly #listeners = new Set<() => void>();
+  readonly #confirmedBy = new Map<string, number>();
 
   constructor(run: string, recorder: Recorder) {
     this.#run = run;
