@@ -6,7 +6,7 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { LinkCut } from '../../../faults/fault.js';
 import { RUN_VARIABLE } from '../../host/dead-runs.js';
 import type { Registry } from '../../host/registry.js';
-import { hasNetem, nodeNetworkAvailability } from './availability.js';
+import { nodeNetworkAvailability, nodeNetworkMethod } from './availability.js';
 import {
   type Arriving,
   connectionsIn,
@@ -81,7 +81,8 @@ class NamespaceNetwork implements NodeNetwork {
     const name = `plugpull-${registry.runId}-net-${randomBytes(4).toString('hex')}`;
     this.#dir = join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), name);
     this.#registry.made({ kind: 'network', path: this.#dir });
-    if (hasNetem()) this.impair = (node, how) => this.#impair(node, how);
+    const method = nodeNetworkMethod();
+    if (method.how === 'own' && method.netem) this.impair = (node, how) => this.#impair(node, how);
   }
 
   async setUp(): Promise<void> {
