@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { LinkCut } from '../../../faults/fault.js';
 import { RUN_VARIABLE } from '../../host/dead-runs.js';
@@ -129,6 +129,8 @@ class NamespaceNetwork implements NodeNetwork {
           [],
           [
             `link add name ${link} address ${macOf(subnet, 1)} type veth peer name ${KIT_LINK} netns ${this.#fileOf(BRIDGE_FILE)}`,
+            // For people, and for whoever looks for what a run has left.
+            `link set dev ${link} alias ${basename(this.#dir)}`,
             ...up(link),
             `address add ${subnet.kit}/${PREFIX_BITS} dev ${link}`,
           ],
