@@ -3,6 +3,7 @@ import type { Address } from '../address.js';
 import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer, type Session } from '../client/session.js';
+import { answerTimeoutMs } from '../client/timeout.js';
 import type { Answer, Protocol } from '../protocol.js';
 import { BeanstalkConnection } from './connection.js';
 
@@ -31,14 +32,13 @@ export const beanstalk: Protocol = {
   },
 };
 
-const ANSWER_TIMEOUT_MS = 10_000;
 const WAIT_S = 1;
 /** Priority of a released job: equal to that of the producers' jobs. */
 const PRIORITY = 1024;
 
 /** Opens a source that reserves jobs of the default tube, and deletes consumed ones. */
 async function beanstalkSource(address: Address): Promise<LeaseSource> {
-  const connection = await BeanstalkConnection.open(address, ANSWER_TIMEOUT_MS);
+  const connection = await BeanstalkConnection.open(address, answerTimeoutMs(address));
   return {
     async next() {
       const { words, body } = await connection.call(`reserve-with-timeout ${WAIT_S}`);

@@ -1,5 +1,15 @@
 import type { Address } from '../address.js';
 
+/** Pause between attempts to connect while the target is down, in ms. */
+const RETRY_MS = 20;
+/** The same for a node: a node that follows another one refuses all the time, and other nodes do the work meanwhile. */
+const NODE_RETRY_MS = 200;
+
+/** Returns the pause before another attempt to connect to a node, in ms. `node` is undefined for a target without `nodes`. */
+export function retryPauseMs(node: string | undefined): number {
+  return node === undefined ? RETRY_MS : NODE_RETRY_MS;
+}
+
 /** One connection that a receiver keeps open. */
 export interface Opener<Open> {
   /** Node to which it connects; undefined for a target without `nodes`. */

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 import { Hold } from './hold.js';
-import type { Opener } from './openers.js';
+import { type Opener, retryPauseMs } from './openers.js';
 
 /** One message that the target has delivered and that no other consumer gets meanwhile. */
 export interface Lease {
@@ -25,9 +25,6 @@ export interface LeaseSource {
   /** Closes the connection, so that a `next` under way rejects soon. Never throws. */
   close(): void;
 }
-
-/** Pause between attempts to connect while the target is down. */
-const RETRY_MS = 20;
 
 /**
  * Receiver for protocols in which the receiver asks for messages: several loops that each fetch a message, hold
@@ -85,7 +82,7 @@ export class PullReceiver implements Receiver {
         // The target is down, or the run is over. The condition of the loop decides.
         source?.close();
         source = undefined;
-        await pause(RETRY_MS, undefined, { signal }).catch(() => {});
+        await pause(retryPauseMs(node), undefined, { signal }).catch(() => {});
       }
     }
     source?.close();

@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 import { Hold } from './hold.js';
-import type { Opener } from './openers.js';
+import { type Opener, retryPauseMs } from './openers.js';
 
 /** One delivery that a server has pushed. */
 export interface Delivery {
@@ -27,9 +27,6 @@ export interface PushSource {
 
 /** Opens a connection and calls `onDelivery` for each delivery, also before it resolves. */
 export type OpenPushSource = (onDelivery: (delivery: Delivery) => void) => Promise<PushSource>;
-
-/** Pause between attempts to connect while the target is down. */
-const RETRY_MS = 20;
 
 /** The state of one connection. */
 interface Consumer {
@@ -98,7 +95,7 @@ export class PushReceiver implements Receiver {
       } catch {
         // The target is down, or the run is over. The condition of the loop decides.
       }
-      await pause(RETRY_MS, undefined, { signal }).catch(() => {});
+      await pause(retryPauseMs(opener.node), undefined, { signal }).catch(() => {});
     }
   }
 

@@ -4,6 +4,7 @@ import type { Address } from '../address.js';
 import { openersFor } from '../client/openers.js';
 import { type Delivery, type OpenPushSource, PushReceiver } from '../client/push-receiver.js';
 import { connectProducer, type Session } from '../client/session.js';
+import { answerTimeoutMs } from '../client/timeout.js';
 import type { Answer, Protocol } from '../protocol.js';
 import { hex, isError, MqttConnection, READY_TOPIC, TOPIC } from './connection.js';
 
@@ -15,7 +16,6 @@ export const mqtt: Protocol = {
   receive: async (addresses, options) => new PushReceiver(openersFor(addresses, 1, openSource), options),
 };
 
-const ANSWER_TIMEOUT_MS = 10_000;
 /** Reason code of a PUBACK: the server took the message and has no session to keep it for. */
 const NO_SUBSCRIBERS = 0x10;
 
@@ -69,7 +69,8 @@ async function mqttReady(address: Address, timeoutMs: number): Promise<boolean> 
 /** Opens the only connection of the receiver: a session has one connection at a time. */
 function openSource(address: Address): OpenPushSource {
   return async (onDelivery) => {
-    const connection = await MqttConnection.open(address, ANSWER_TIMEOUT_MS, 'receiver', (packet, from) => {
+    const timeoutMs = answerTimeoutMs(address);
+    const connection = await MqttConnection.open(address, timeoutMs, 'receiver', (packet, from) => {
       if (packet.topic === READY_TOPIC) from.acknowledge(packet);
       else onDelivery(deliveryOf(packet, from));
     });

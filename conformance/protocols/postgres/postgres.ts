@@ -4,8 +4,9 @@ import type { Address } from '../address.js';
 import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer } from '../client/session.js';
+import { answerTimeoutMs } from '../client/timeout.js';
 import type { Protocol } from '../protocol.js';
-import { closePostgres, openPostgres, postgresReady, postgresSession, TABLE } from './client.js';
+import { closePostgres, openPrimary, postgresReady, postgresSession, TABLE } from './client.js';
 
 const CONSUMERS = 2;
 
@@ -26,7 +27,6 @@ export const postgres: Protocol = {
   },
 };
 
-const ANSWER_TIMEOUT_MS = 10_000;
 /** Pause between queries of an empty table. */
 const POLL_INTERVAL_MS = 20;
 
@@ -39,7 +39,7 @@ const DELETE = `DELETE FROM ${TABLE} WHERE id = $1`;
  * Opens a source that takes rows one at a time. A transaction locks each row until it is deleted and committed.
  */
 async function postgresSource(address: Address, select: string): Promise<LeaseSource> {
-  const client = await openPostgres(address, ANSWER_TIMEOUT_MS);
+  const client = await openPrimary(address, answerTimeoutMs(address));
   return {
     async next() {
       await client.query('BEGIN');
