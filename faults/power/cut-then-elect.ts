@@ -104,6 +104,5 @@ async function promoteIfNeeded(
   primary: string | undefined,
 ): Promise<string> {
   if (primary === undefined || !roles.away.includes(primary)) return '';
-  const promoted = await promoteOne(cluster, [roles.cut], cluster.electionMs, signal);
-  return promoted === undefined ? `, ${roles.cut} could not be promoted` : `, ${promoted} promoted`;
+  return `, ${await promoteOne(cluster, [roles.cut], cluster.electionMs, signal)}`;
 }
