@@ -80,7 +80,6 @@ export class Ledger {
   /** Recipients that have accepted a message, by message id; only of unconsumed messages with several recipients. */
   readonly #served = new Map<string, Set<number>>();
   /** Numbers of confirmed messages by the node that has confirmed them. */
-  readonly #confirmedBy = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
   readonly #confirmedBy = new Map<string, number>();
 
@@ -127,8 +126,6 @@ export class Ledger {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     entry.state = outcome;
-    if (outcome === 'confirmed' && node !== undefined)
-      this.#confirmedBy.set(node, this.confirmedBy(node) + 1);
     this.tally.inFlight--;
     this.tally[outcome]++;
     if (outcome === 'confirmed' && node !== undefined)
