@@ -7,6 +7,7 @@ import { seeded } from './fixtures/random.js';
 import { TargetProcess } from './fixtures/target-process.js';
 import { HISTORY_FORMAT, type HistoryEvent } from './history/events.js';
 import { Recorder } from './history/recorder.js';
+import { localAddress } from './protocols/address.js';
 import { compose } from './protocols/message.js';
 import { recordReceipts } from './protocols/receipts.js';
 import { protocolOf } from './protocols/registry/registry.js';
@@ -39,7 +40,7 @@ async function runAgainst(name: string): Promise<Evaluation> {
     };
     recorder.record({ kind: 'run-started', format: HISTORY_FORMAT, ...started });
     const submitAll = async (from: number, to: number) => {
-      const producer = await protocol.connect(process.port);
+      const producer = await protocol.connect(localAddress(process.port));
       for (let n = from; n < to; n += 1) {
         const message = compose({ run: 'run-1', id: `${n}`, shape: 'text', sizeBytes: 100 + n }, seeded(n));
         const { id, digest, shape, recipients } = message;
@@ -58,7 +59,7 @@ async function runAgainst(name: string): Promise<Evaluation> {
       await producer.close();
     };
     const consumeAll = async () => {
-      const receiver = await protocol.receive([process.port], {
+      const receiver = await protocol.receive([localAddress(process.port)], {
         run: 'run-1',
         receipts: recordReceipts(recorder),
         inOrder: process.target.guarantee.order !== undefined,

@@ -21,7 +21,7 @@ async function refusalDetail(giveBack: () => Promise<string>): Promise<string> {
   const refusal = new EventTarget();
   const refused = once(refusal, 'refused');
   let text = '';
-  const receiver = new PullReceiver([async () => source], {
+  const receiver = new PullReceiver([{ open: async () => source }], {
     run: 'r',
     replyFor: () => ({ answer: 'later', delayMs: 0 }),
     receipts: {

@@ -32,7 +32,13 @@ const NO_CLAIM = 'guarantee.redeliverySeconds is not claimed';
  * Protocols in which no lease outlives its connection: the target offers a message again as soon as the connection is
  * gone or the transaction has ended. In the others only a time ends a lease, or the wait for the next attempt.
  */
-const LEASE_ENDS_WITH_CONNECTION: ReadonlySet<string> = new Set(['amqp', 'mqtt', 'beanstalk', 'postgres']);
+const LEASE_ENDS_WITH_CONNECTION: ReadonlySet<string> = new Set([
+  'amqp',
+  'amqp-stream',
+  'mqtt',
+  'beanstalk',
+  'postgres',
+]);
 
 /**
  * Matches the `detail` of a refusal that the receiver did not choose: the connection or session of the delivery broke.
@@ -126,7 +132,12 @@ function waitsOf(history: readonly HistoryEvent[]): Wait[] {
     if (event.kind === 'recovery-failed') down = true;
     if (event.kind === 'recovered') down = false;
     // A report of problems may not know what is stored.
-    if (event.kind === 'inspected' && event.ok && last !== undefined) last.live = event.live;
+    if (event.kind === 'inspected' && event.ok && last !== undefined) {
+      // Each node of a cluster has its own report. The message may be stored on any of them.
+      const ofOtherNodes = event.node === undefined ? undefined : last.live;
+      last.live = Math.max(event.live ?? -1, ofOtherNodes ?? -1);
+      if (last.live < 0) last.live = undefined;
+    }
     if (event.kind !== 'drained') return;
     const { complete, allowedMs, allowedBy } = event;
     const inconclusive = down

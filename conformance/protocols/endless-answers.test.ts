@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import t from 'tap';
 import { seeded } from '../fixtures/random.js';
+import { localAddress } from './address.js';
 import { compose } from './message.js';
 import type { ProtocolName } from './protocol-names.js';
 import { protocolOf } from './registry/registry.js';
@@ -97,9 +98,9 @@ for (const [name, what, head, part, afterRequest] of ENDLESS) {
     const protocol = await protocolOf(name);
     const server = await EndlessServer.start(head, part, afterRequest);
     t.teardown(() => server.close());
-    t.equal(await protocol.ready(server.port, TIMEOUT_MS), false);
+    t.equal(await protocol.ready(localAddress(server.port), TIMEOUT_MS), false);
     const answer = protocol
-      .connect(server.port, { timeoutMs: TIMEOUT_MS })
+      .connect(localAddress(server.port), { timeoutMs: TIMEOUT_MS })
       .then((producer) => producer.submit(MESSAGE))
       .catch((error: unknown) => error);
     // Some clients talk to the server before they count as connected, and others only when they submit.
@@ -131,7 +132,9 @@ t.test(
     t.teardown(() => server.close());
     const message = compose({ run: 'r', id: 'm', shape: 'many-recipients' }, seeded(1));
     const smtp = await protocolOf('smtp');
-    const producer = await smtp.connect((server.address() as AddressInfo).port, { timeoutMs: 400 });
+    const producer = await smtp.connect(localAddress((server.address() as AddressInfo).port), {
+      timeoutMs: 400,
+    });
     t.match(await producer.submit(message), { outcome: 'indefinite', detail: /no answer within 400 ms/ });
     await producer.close();
   },

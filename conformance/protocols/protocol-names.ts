@@ -5,8 +5,10 @@ export const PROTOCOL_NAMES = [
   'beanstalk',
   'redis-stream',
   'redis-list',
+  'redis-wait',
   'postgres',
   'amqp',
+  'amqp-stream',
   'mqtt',
   'nats',
 ] as const;

@@ -1,4 +1,5 @@
 import type { Outcome } from '../history/events.js';
+import type { Address } from './address.js';
 import type { BodyContent } from './forged-record.js';
 import type { Message } from './message.js';
 import type { ProtocolName } from './protocol-names.js';
@@ -50,6 +51,8 @@ export interface ReceivedMessage {
   bytes?: Buffer;
   /** Description of the difference from the submitted message. */
   difference?: string;
+  /** Node that delivered the message. Absent for a target without `nodes`. */
+  node?: string;
 }
 
 /**
@@ -82,7 +85,7 @@ export interface ReceiverOptions {
   /** What a mail server may do with a message (`guarantee.headers`). Default: unchanged. */
   headers?: 'unchanged' | 'may-be-completed' | undefined;
   /**
-   * True if the target claims an order (`guarantee.order`): a receiver that opens connections has one per port, and takes
+   * True if the target claims an order (`guarantee.order`): a receiver that opens connections has one per address, and takes
    * one message at a time. Deliveries over two connections would race, and seem out of order. Default: false.
    */
   inOrder?: boolean;
@@ -104,21 +107,27 @@ export interface Receiver {
   close(): Promise<void>;
 }
 
+/** What a target must have before it counts as ready. */
+export interface ReadyOptions {
+  /** Number of nodes that must keep each message. Default: 1. */
+  replicas?: number;
+}
+
 /** Protocol by which messages are submitted to a target and received from it. */
 export interface Protocol {
   readonly name: ProtocolName;
   /** What the protocol can carry in the body of a message. Default: `binary`. */
   readonly content?: BodyContent;
   /**
-   * Opens a producer's connection to a submit port.
+   * Opens a producer's connection to an address to which messages are submitted.
    * @throws KitError target-unavailable when the target does not accept connections; then nothing was submitted.
    */
-  connect(port: number, options?: { timeoutMs?: number }): Promise<Producer>;
-  /** Tries once whether the target at this port reports that it is ready. Never rejects. */
-  ready(port: number, timeoutMs: number): Promise<boolean>;
+  connect(address: Address, options?: { timeoutMs?: number }): Promise<Producer>;
+  /** Tries once whether the target at this address reports that it is ready. Never rejects. */
+  ready(address: Address, timeoutMs: number, options?: ReadyOptions): Promise<boolean>;
   /**
-   * Starts the receiving side. `ports` are the submit ports; only protocols in which the receiver asks for
-   * messages use them.
+   * Starts the receiving side. Messages are submitted to `addresses`; only protocols in which the receiver opens
+   * connections use them. It opens connections to each address, also of a node that has no messages for it.
    */
-  receive(ports: readonly number[], options: ReceiverOptions): Promise<Receiver>;
+  receive(addresses: readonly Address[], options: ReceiverOptions): Promise<Receiver>;
 }

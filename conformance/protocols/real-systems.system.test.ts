@@ -11,7 +11,7 @@ const message = (id: string, shape: MessageShape = 'text') => compose({ run: RUN
 
 async function consume(t: Test, server: RealServer, options: Partial<ReceiverOptions> = {}) {
   const receipts = new ReceiptList();
-  const receiver = await server.protocol.receive([server.port], { run: RUN, receipts, ...options });
+  const receiver = await server.protocol.receive([server.address], { run: RUN, receipts, ...options });
   t.teardown(() => receiver.close());
   return { receipts, receiver };
 }
@@ -40,16 +40,16 @@ for (const [system, program, survivesKill] of SYSTEMS) {
     async (t) => {
       const server = await RealServer.make(system);
       t.teardown(() => server.remove());
-      t.notOk(await server.protocol.ready(server.port, 300), 'not ready before the start');
-      await t.rejects(server.protocol.connect(server.port, { timeoutMs: 1000 }), {
+      t.notOk(await server.protocol.ready(server.address, 300), 'not ready before the start');
+      await t.rejects(server.protocol.connect(server.address, { timeoutMs: 1000 }), {
         code: 'target-unavailable',
       });
       await server.start();
 
       await t.test('messages of every shape from two producers are delivered byte for byte', async (t) => {
         const producers = [
-          await server.protocol.connect(server.port),
-          await server.protocol.connect(server.port),
+          await server.protocol.connect(server.address),
+          await server.protocol.connect(server.address),
         ];
         const answers = MESSAGE_SHAPES.map((shape, n) => producers[n % 2]?.submit(message(shape, shape)));
         for (const answer of await Promise.all(answers)) t.match(answer, { outcome: 'confirmed' });
@@ -69,7 +69,7 @@ for (const [system, program, survivesKill] of SYSTEMS) {
         'one message at a time comes in the order of the submits, also through a kill',
         async (t) => {
           const ids = Array.from({ length: survivesKill ? 40 : 20 }, (_, n) => `in-order-${n}`);
-          const producer = await server.protocol.connect(server.port);
+          const producer = await server.protocol.connect(server.address);
           for (const id of ids) t.match(await producer.submit(message(id)), { outcome: 'confirmed' });
           await producer.close();
           const first = await consume(t, server, { inOrder: true });
@@ -91,13 +91,13 @@ for (const [system, program, survivesKill] of SYSTEMS) {
 
       await t.test('a producer hangs up at each point, and no half of a message is delivered', async (t) => {
         for (const hangUp of ['before-data', 'in-data', 'before-answer'] as const) {
-          const producer = await server.protocol.connect(server.port);
+          const producer = await server.protocol.connect(server.address);
           const answer = await producer.submit(message(hangUp, 'large'), { hangUp });
           t.match(answer, { outcome: 'indefinite', detail: /on purpose/ }, hangUp);
           t.notOk(producer.usable());
           await producer.close();
         }
-        const producer = await server.protocol.connect(server.port);
+        const producer = await server.protocol.connect(server.address);
         t.match(await producer.submit(message('last')), { outcome: 'confirmed' });
         await producer.close();
         const { receipts, receiver } = await consume(t, server);
@@ -109,7 +109,7 @@ for (const [system, program, survivesKill] of SYSTEMS) {
       });
 
       await t.test('a message that the receiver does not accept is delivered again', async (t) => {
-        const producer = await server.protocol.connect(server.port);
+        const producer = await server.protocol.connect(server.address);
         t.match(await producer.submit(message('again')), { outcome: 'confirmed' });
         await producer.close();
         // Messages of the producers that hung up may still arrive.
@@ -127,7 +127,7 @@ for (const [system, program, survivesKill] of SYSTEMS) {
       await t.test(
         'a kill breaks a producer, and the receiver gets every message that the server has kept',
         async (t) => {
-          const producer = await server.protocol.connect(server.port);
+          const producer = await server.protocol.connect(server.address);
           const { receipts, receiver } = await consume(t, server);
           receiver.hold();
           for (const id of ['1', '2', '3', '4', '5', '6'])
@@ -141,7 +141,7 @@ for (const [system, program, survivesKill] of SYSTEMS) {
           receiver.release();
           await server.start();
           if (!survivesKill) {
-            const again = await server.protocol.connect(server.port);
+            const again = await server.protocol.connect(server.address);
             t.match(await again.submit(message('8')), { outcome: 'confirmed' });
             await again.close();
           }

@@ -36,7 +36,10 @@ const withGuarantee =
   });
 
 t.test('a cluster is accepted, and gets the default time of an election', async (t) => {
-  t.equal(problemOf((target) => target), '');
+  t.equal(
+    problemOf((target) => target),
+    '',
+  );
   const { guarantee } = defineTarget(CLUSTER, '/targets');
   t.strictSame(guarantee.cluster, { tolerates: 1, electionSeconds: 30 });
 });
@@ -55,7 +58,11 @@ t.test('the placeholders of a cluster stand for its nodes and their addresses', 
     }),
     ['c', '10.0.0.3', '10.0.0.2', 'a=10.0.0.1,b=10.0.0.2', '7'],
   );
-  t.throws(() => expandCommand(['{ip}'], values), /\{ip\}: expected one of/, 'a target without nodes has none');
+  t.throws(
+    () => expandCommand(['{ip}'], values),
+    /\{ip\}: expected one of/,
+    'a target without nodes has none',
+  );
 });
 
 t.test('each mistake in the keys of a cluster names the key and what was expected', async (t) => {
@@ -64,18 +71,27 @@ t.test('each mistake in the keys of a cluster names the key and what was expecte
     [(target) => ({ ...target, nodes: ['a', 'b', 'a'] }), /nodes\.2: a occurs twice/],
     [(target) => ({ ...target, nodes: ['a', 'B c'] }), /nodes\.1: .*lower-case letters/],
     [
-      (target) => ({ ...target, services: { server: { command: ['s', '{data}', '{port}'], nodes: ['a', 'd'] } } }),
+      (target) => ({
+        ...target,
+        services: { server: { command: ['s', '{data}', '{port}'], nodes: ['a', 'd'] } },
+      }),
       /services\.server\.nodes\.1: d: no such node, expected one of a, b, c/,
     ],
     [
-      (target) => ({ ...target, services: { server: { command: ['s', '{data}', '{port}'], nodes: ['a', 'b'] } } }),
+      (target) => ({
+        ...target,
+        services: { server: { command: ['s', '{data}', '{port}'], nodes: ['a', 'b'] } },
+      }),
       /nodes\.2: no service runs on c/,
     ],
     [
       (target) => ({ ...target, services: { server: { command: ['s', '{data}', '{port}', '{ip:x}'] } } }),
       /services\.server\.command\.3: \{ip:x\}: no such node, expected one of a, b, c/,
     ],
-    [withGuarantee({ cluster: { tolerates: 3 } }), /cluster\.tolerates: expected a number below that of the nodes, 3/],
+    [
+      withGuarantee({ cluster: { tolerates: 3 } }),
+      /cluster\.tolerates: expected a number below that of the nodes, 3/,
+    ],
     [withGuarantee({ cluster: { tolerates: -1 } }), /cluster\.tolerates: .*a whole number from 0/],
     [
       withGuarantee({ cluster: { tolerates: 1, electionSeconds: 0 } }),
@@ -97,7 +113,10 @@ t.test('each mistake in the keys of a cluster names the key and what was expecte
   ];
   for (const [change, expected] of cases) t.match(problemOf(change), expected);
   const { cluster: _, ...without } = CLUSTER.guarantee;
-  t.match(problemOf((target) => ({ ...target, guarantee: without })), /guarantee\.cluster: expected/);
+  t.match(
+    problemOf((target) => ({ ...target, guarantee: without })),
+    /guarantee\.cluster: expected/,
+  );
 });
 
 t.test('a target without nodes has no key of a cluster', async (t) => {

@@ -58,7 +58,7 @@ t.test(
       [
         'wrong protocol',
         { ...GOOD, protocol: 'ftp' },
-        /protocol: expected one of http, smtp, beanstalk, redis-stream, redis-list, postgres, amqp/,
+        /protocol: expected one of http, smtp, beanstalk, redis-stream, redis-list, redis-wait, postgres, amqp/,
       ],
       [
         'command as text',

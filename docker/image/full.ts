@@ -18,6 +18,7 @@ export const FULL_IMAGE = `${REPOSITORY}:${LATEST}`;
 const FULL_PACKAGES = [
   ...['strace', 'libfaketime', 'faketime', 'busybox-static', 'iptables'],
   ...['qemu-system-common', 'e2fsprogs', 'xfsprogs', 'dmsetup', 'mount', 'util-linux', 'procps'],
+  ...['iproute2', 'nftables'],
   ...['python3', 'ca-certificates', 'libstdc++6'],
 ];
 const EXCLUDED_PATHS = ['/usr/share/man/*', '/usr/share/doc/*', '/usr/share/locale/*', '/usr/share/info/*'];

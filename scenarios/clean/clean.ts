@@ -38,6 +38,7 @@ import {
   labelledRuns,
   removeRunResources,
 } from '../runtime/docker/engine.js';
+import { processesInNetwork, removeNetwork } from '../runtime/nodes/namespaces.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { whyNotOurs } from './ownership.js';
 import { unregisteredRuns } from './unregistered.js';
@@ -59,6 +60,7 @@ export interface CleanedRun {
   mounts: number;
   loops: number;
   mappings: number;
+  networks: number;
   directories: number;
   /** Resources that could not be removed, with the reasons. */
   problems: string[];
@@ -235,13 +237,24 @@ function processesInNamespacesOf(run: RegisteredRun, held: HeldNamespaces): numb
     .map(({ pid }) => pid);
 }
 
+/** Returns the live processes in the networks of a run. Nothing but the target's nodes is there. */
+function processesInNetworksOf({ resources }: RegisteredRun): number[] {
+  return resources.flatMap((resource) =>
+    resource.kind === 'network' ? processesInNetwork(resource.path) : [],
+  );
+}
+
 async function killProcesses(run: RegisteredRun, problems: string[]): Promise<number> {
   const seen = new Set<number>();
   const namespaces = new HeldNamespaces();
   const kill = () => {
     // Stop all of them first: while one is killed, another one could start a process without any mark of the run.
     const pids = stopProcesses(
-      () => [...processesOf(run.runId, run.resources), ...processesInNamespacesOf(run, namespaces)],
+      () => [
+        ...processesOf(run.runId, run.resources),
+        ...processesInNamespacesOf(run, namespaces),
+        ...processesInNetworksOf(run),
+      ],
       (pid) => sendSignal(pid, 'SIGSTOP'),
     );
     for (const pid of pids) {
@@ -274,6 +287,7 @@ interface RemovedCounts {
   mounts: number;
   loops: number;
   mappings: number;
+  networks: number;
   directories: number;
 }
 
@@ -282,7 +296,7 @@ interface RemovedCounts {
  * which it was made.
  */
 function removeResources({ resources, sameBoot }: RegisteredRun, problems: string[]): RemovedCounts {
-  const counts: RemovedCounts = { mounts: 0, loops: 0, mappings: 0, directories: 0 };
+  const counts: RemovedCounts = { mounts: 0, loops: 0, mappings: 0, networks: 0, directories: 0 };
   for (const resource of resources) {
     if (resource.kind === 'process' || resource.kind === 'containers') continue;
     const { kind, path } = resource;
@@ -294,6 +308,8 @@ function removeResources({ resources, sameBoot }: RegisteredRun, problems: strin
         unmountForeign(path, 1, 'all');
         if (dropFilesystem(path)) counts.mounts++;
       }
+      // Without its namespaces, an empty directory is left of a network.
+      if (kind === 'network' && removeNetwork(path)) counts.networks++;
       if (kind === 'mapping' && sameBoot && removeMapping(path)) counts.mappings++;
       if (kind === 'loop' && sameBoot && detachLoops(path)) counts.loops++;
     } catch (error) {

@@ -5,6 +5,7 @@ import { isOutDirectoryOf } from '../host/out-directory.js';
 import { environmentOf, openFilesOf, processEntry, readLinkOf } from '../host/processes.js';
 import type { RegisteredRun, Resource } from '../host/registry.js';
 import { engineAddress } from '../runtime/docker/engine.js';
+import { NETWORK_DIRECTORY } from '../runtime/nodes/namespaces.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 
 /** Folders of a state directory in which each run has one of its own, with its id as the name. */
@@ -42,6 +43,10 @@ export function whyNotOurs(resource: Resource, run: RunIdentity): string | undef
         basename(resource.path).startsWith(`plugpull-${run.runId}-`)
         ? undefined
         : `expected /dev/mapper/plugpull-${run.runId}-…`;
+    case 'network':
+      return NETWORK_DIRECTORY.test(basename(resource.path)) && isRunId(run.runId)
+        ? whyNotOurPath(resource.path, run)
+        : `expected a directory plugpull-${run.runId}-net-…`;
     case 'directory':
     case 'mount':
     case 'loop':

@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { mountTable } from '../../faults/power/mounts.js';
 import { MachineRuns, mappingNames, RUN_ID, seesAllProcesses } from '../host/dead-runs.js';
 import type { RegisteredRun, Resource } from '../host/registry.js';
+import { NETWORK_DIRECTORY } from '../runtime/nodes/namespaces.js';
 
 /** Types of the filesystems that the kit mounts. */
 const MOUNTED_TYPES = /^(ext4|xfs|tmpfs|fusectl|fuse.*)$/;
@@ -49,7 +50,7 @@ export function unregisteredRuns(
     for (const path of kitDirectoriesIn(dir)) {
       const runId = RUN_ID.exec(basename(path))?.[0];
       if (runId === undefined || ownerOf(path) !== uid) continue;
-      note(runId, { kind: 'directory', path });
+      note(runId, { kind: NETWORK_DIRECTORY.test(basename(path)) ? 'network' : 'directory', path });
       ownRuns.add(runId);
     }
   for (const runId of containers.runIds) {
@@ -69,7 +70,15 @@ export function unregisteredRuns(
     const starts = runs.processes.filter((one) => one.runId === runId).map(({ startTicks }) => startTicks);
     const sinceTicks = starts.length === 0 ? Number.POSITIVE_INFINITY : Math.min(...starts);
     // A FUSE mount must stay until the loop device on its file is detached.
-    const order = { process: 0, containers: 0, mount: 1, mapping: 2, loop: 3, directory: 5 } as const;
+    const order = {
+      process: 0,
+      containers: 0,
+      mount: 1,
+      mapping: 2,
+      loop: 3,
+      network: 4,
+      directory: 5,
+    } as const;
     const rank = (resource: Resource) =>
       resource.kind === 'mount' && isBackedBy(resource.path, resources) ? 4 : order[resource.kind];
     const sorted = resources.toSorted((one, other) => rank(one) - rank(other));

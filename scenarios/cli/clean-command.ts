@@ -30,12 +30,13 @@ export async function cleanCommand(flags: CleanFlags): Promise<number> {
       mounts,
       loops,
       mappings,
+      networks,
       directories,
       problems,
       notRemoved,
     } of cleaned.runs) {
       print(
-        `${runId}: ${containers} containers, ${processes} processes, ${mounts} mounts, ${loops} loop devices, ${mappings} mapped devices, ${directories} directories removed`,
+        `${runId}: ${containers} containers, ${processes} processes, ${mounts} mounts, ${loops} loop devices, ${mappings} mapped devices, ${networks} networks, ${directories} directories removed`,
       );
       for (const problem of problems) print(`${runId}: left: ${problem}`);
       for (const line of notRemoved) print(`${runId}: not removed: ${line}`);

@@ -9,6 +9,7 @@ import { table } from '../report/table.js';
 import { bootViewAvailability } from '../runtime/boot/boot-view.js';
 import { RUNTIMES } from '../runtime/choice/runtimes.js';
 import { containerBootAvailability } from '../runtime/docker/container-boot.js';
+import { hasNetem, nodeNetworkAvailability } from '../runtime/nodes/availability.js';
 import { POWER_BACKENDS } from '../runtime/power-backends.js';
 
 /** A runtime, fault or power backend, and whether this machine has it. */
@@ -29,6 +30,8 @@ export interface DoctorReport {
   power: Capability[];
   /** Whether the target sees a reboot after a crash of the machine, by runtime. */
   reboot: Capability[];
+  /** What the nodes of a cluster need, by runtime. */
+  nodes: Capability[];
   /** Disks that killed runs have left stopped, one line each: programs that look at disks hang. */
   hungDisks: string[];
 }
@@ -61,6 +64,12 @@ export async function inspectMachine(): Promise<DoctorReport> {
     reboot: [
       { ...capabilityOf('process', bootViewAvailability()), how: 'by a mount namespace for each start' },
       { ...capabilityOf('docker', containerBootAvailability()), how: imageNeeds() },
+    ],
+    nodes: [
+      {
+        ...capabilityOf('process', nodeNetworkAvailability()),
+        how: hasNetem() ? 'by network namespaces, with delays and losses' : 'by network namespaces',
+      },
     ],
     hungDisks: (await hungDisks()).map(describeHungDisk),
   };
@@ -100,6 +109,7 @@ function formatReport(report: DoctorReport): string[] {
     ...section('Faults', report.faults),
     ...section('Power backends', report.power),
     ...section('Reboot after a crash of the machine', report.reboot),
+    ...section('Nodes of a cluster', report.nodes),
     ...report.hungDisks.map((line) => `${style.warn('warning')}: ${line}`),
   ];
 }

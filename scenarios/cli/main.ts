@@ -441,7 +441,10 @@ program
     'runs the gate on real systems and compares each result with the expected one. As root on Debian or Ubuntu it ' +
       'gets missing systems from their packages; PLUGPULL_NO_INSTALL=1 turns that off',
   )
-  .argument('[names...]', 'names of the systems; default: all')
+  .argument(
+    '[names...]',
+    'names of the systems; default: all, without the runs that are only for named systems',
+  )
   .addOption(runtimeOption())
   .option('--faults <a,b>', 'runs only the gates that have one of these faults', parseNames)
   .option('--power <backend>', POWER_HELP)

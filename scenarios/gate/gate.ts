@@ -113,7 +113,10 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     const shown = keep || !('verdict' in explored) ? explored : { ...explored, evidence: null };
     const reportedSeed = isFailed && failed !== undefined ? failed.schedule.seed : seed;
     const habits =
-      isFailed && how !== 'interrupted' && target.nodes === undefined && explainLosses(recorder.events, evaluation, []).length > 0
+      isFailed &&
+      how !== 'interrupted' &&
+      target.nodes === undefined &&
+      explainLosses(recorder.events, evaluation, []).length > 0
         ? ((await attempt('no trace of the lost files', () =>
             learnHabits(options, registry, reportedSeed, dir),
           )) ?? [])

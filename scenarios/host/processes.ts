@@ -100,6 +100,11 @@ export function mountNamespaceOf(pid: number): string | undefined {
   return readLinkOf(`/proc/${pid}/ns/mnt`);
 }
 
+/** Returns the network namespace of a process in the form `net:[NUMBER]`; undefined when it is not readable. */
+export function networkNamespaceOf(pid: number): string | undefined {
+  return readLinkOf(`/proc/${pid}/ns/net`);
+}
+
 /** Returns the pid namespace of a process in the form `pid:[NUMBER]`; undefined when it is not readable. */
 export function pidNamespaceOf(pid: number | 'self'): string | undefined {
   return readLinkOf(`/proc/${pid}/ns/pid`);

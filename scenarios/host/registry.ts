@@ -42,7 +42,9 @@ export type Resource =
   /** A loop device, identified by its backing file: the kernel chooses the device number. */
   | { kind: 'loop'; path: string }
   /** A device of the device mapper. Its path is `/dev/mapper/NAME`. */
-  | { kind: 'mapping'; path: string };
+  | { kind: 'mapping'; path: string }
+  /** The network of a cluster, by the directory with its namespaces. */
+  | { kind: 'network'; path: string };
 
 type Line =
   | {
@@ -509,7 +511,10 @@ function readRun(file: string, runId: string): RegisteredRun {
 
 const ResourceShape = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('process'), pid: z.number().int().positive(), startTicks: z.number() }),
-  z.object({ kind: z.enum(['directory', 'mount', 'loop', 'mapping']), path: z.string().startsWith('/') }),
+  z.object({
+    kind: z.enum(['directory', 'mount', 'loop', 'mapping', 'network']),
+    path: z.string().startsWith('/'),
+  }),
   z.object({ kind: z.literal('containers'), engine: z.string() }),
 ]);
 const LineShape = z.discriminatedUnion('line', [

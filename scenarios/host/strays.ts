@@ -1,6 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { isOwnChild } from './orphans.js';
-import { allProcesses, commandLineOf, openFilesOf, readLinkOf, readText, sendSignal } from './processes.js';
+import {
+  allProcesses,
+  commandLineOf,
+  networkNamespaceOf,
+  openFilesOf,
+  readLinkOf,
+  readText,
+  sendSignal,
+} from './processes.js';
 
 /** Criteria by which a process counts as a stray of a target. */
 export interface StrayCriteria {
@@ -11,6 +19,8 @@ export interface StrayCriteria {
   dirs: readonly string[];
   /** Ports of the target. A process is also a stray when it listens on one of them. */
   ports: readonly number[];
+  /** Network namespace of the target alone, as /proc names it: every process in it is a stray. */
+  network?: string | undefined;
   /**
    * Earliest start of a stray, in clock ticks since boot, as in /proc. A process that was started before this
    * time is never a stray.
@@ -40,6 +50,7 @@ export function ticksNow(): number {
 export function killStrays({
   dirs,
   ports,
+  network,
   sinceTicks,
   daemonsOnly = false,
 }: StrayCriteria): { pid: number; command: string }[] {
@@ -51,6 +62,7 @@ export function killStrays({
     if (pid === process.pid || isOwnChild(pid) || startTicks < sinceTicks) return false;
     if (daemonsOnly && terminal !== 0) return false;
     return (
+      (network !== undefined && networkNamespaceOf(pid) === network) ||
       isInDirs(readLinkOf(`/proc/${pid}/cwd`)) ||
       openFilesOf(pid).some((path) => isInDirs(path) || sockets.has(path)) ||
       // A daemon that has only just started has opened no file yet.

@@ -110,7 +110,8 @@ export class Injector {
     this.executed.push({ ...planned, number: drawNumber, atMs, hit, detail });
     progress(`${fault.name}${hit ? '' : ' (miss)'}: ${detail}`);
     recorder.record({ kind: 'healed', fault: fault.name, injection: number });
-    if (cluster !== undefined) await runWithout(injection, cluster, this.#options.random.fork(`without-${drawName}`));
+    if (cluster !== undefined)
+      await runWithout(injection, cluster, this.#options.random.fork(`without-${drawName}`));
     return injection;
   }
 

@@ -144,11 +144,12 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       const scratchDir = scratchDirOf(dir, node);
       mkdirSync(scratchDir, { recursive: true });
       if (plan.scratchFrom !== undefined) copyScratch(plan.scratchFrom, scratchDir);
-      const values = (service: string) =>
-        placeholderValues(plan, { node, network, byName, sink, service });
+      const values = (service: string) => placeholderValues(plan, { node, network, byName, sink, service });
       const deployment = runtime.deploy({
         // A process that carries this run id and service name is killed together with the service.
-        runId: [registry.runId, plan.worker, node || undefined].filter((part) => part !== undefined).join('-'),
+        runId: [registry.runId, plan.worker, node || undefined]
+          .filter((part) => part !== undefined)
+          .join('-'),
         services: servicesOn(target, node).map(([name, { command, env = {}, user }]) => ({
           name: serviceNameOn(name, node),
           command: expandCommand(command, values(name)),
@@ -340,11 +341,13 @@ async function runInstall(
   timeoutMs: number,
   hintFor: (output: string) => string,
 ): Promise<void> {
-  const result = await deployment.runCommand(serviceNameOn('install', node), command, timeoutMs).catch((error: unknown) => {
-    // A KitError means that the runtime is gone, which is not the fault of the command.
-    if (error instanceof KitError) throw error;
-    throw new KitError('bad-target', `install: cannot be run: ${messageOf(error)}`, { cause: error });
-  });
+  const result = await deployment
+    .runCommand(serviceNameOn('install', node), command, timeoutMs)
+    .catch((error: unknown) => {
+      // A KitError means that the runtime is gone, which is not the fault of the command.
+      if (error instanceof KitError) throw error;
+      throw new KitError('bad-target', `install: cannot be run: ${messageOf(error)}`, { cause: error });
+    });
   if (result.code === 0) return;
   const how = result.timedOut
     ? `took longer than ${timeoutMs} ms`

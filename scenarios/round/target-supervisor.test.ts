@@ -2,6 +2,7 @@ import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { localAddress } from '../../conformance/protocols/address.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Service } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
@@ -66,7 +67,7 @@ async function bringUp(
   const http = await protocolOf('http');
   supervisor = new TargetSupervisor(deployment, {
     protocol: { ...http, ready: async () => options.isReady() },
-    ports: [1],
+    addresses: [localAddress(1)],
     recorder: { record: (event) => ({ ...event, atMs: 0 }) },
     signal: new AbortController().signal,
     logDir,

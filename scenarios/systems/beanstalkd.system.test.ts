@@ -27,7 +27,7 @@ function job(sizeBytes: number): Buffer {
 }
 
 async function put(server: RealServer, bytes: Buffer): Promise<string> {
-  const dialogue = await BeanstalkConnection.open(server.port, ANSWER_MS);
+  const dialogue = await BeanstalkConnection.open(server.address, ANSWER_MS);
   try {
     const { words } = await dialogue.call(`put 0 0 60 ${bytes.length}`, bytes);
     return words.join(' ');
@@ -43,7 +43,7 @@ async function put(server: RealServer, bytes: Buffer): Promise<string> {
  * @returns for each job the name of the known job with the same bytes, sorted.
  */
 async function jobs(server: RealServer, known: Readonly<Record<string, Buffer>>): Promise<string[]> {
-  const dialogue = await BeanstalkConnection.open(server.port, ANSWER_MS);
+  const dialogue = await BeanstalkConnection.open(server.address, ANSWER_MS);
   const names: string[] = [];
   for (;;) {
     const { body } = await dialogue.call('reserve-with-timeout 0');

@@ -26,6 +26,8 @@ const RunSchema = z.strictObject({
   budgetSeconds: z.number().min(1),
   /** Reason for the expected result. `plugpull systems` prints it. */
   reason: z.string().min(1),
+  /** Reason why the run takes place only when its system is named. Absent: it is part of every `plugpull systems`. */
+  onlyNamed: z.string().min(1).optional(),
 });
 
 const SystemSchema = z.strictObject({
@@ -45,7 +47,8 @@ export type ExpectedRun = z.output<typeof RunSchema>;
 export type ExpectedSystem = z.output<typeof SystemSchema> & { name: string };
 
 /**
- * Loads the expected results of all real systems, or of the named ones, in the order of the file.
+ * Loads the expected results of all real systems, or of the named ones, in the order of the file. Runs with `onlyNamed`
+ * are left out when no name is given, and so is a system without another run.
  * @throws KitError bad-target when the file is invalid, bad-usage when a name is unknown.
  */
 export function loadExpectedSystems(requestedNames: readonly string[], dir = SYSTEMS_DIR): ExpectedSystem[] {
@@ -71,5 +74,8 @@ export function loadExpectedSystems(requestedNames: readonly string[], dir = SYS
     );
     throw new KitError('bad-usage', `${unknown}: no such system, expected one of: ${known}${hint}`);
   }
-  return systems.filter(({ name }) => requestedNames.length === 0 || requestedNames.includes(name));
+  if (requestedNames.length > 0) return systems.filter(({ name }) => requestedNames.includes(name));
+  return systems
+    .map((system) => ({ ...system, runs: system.runs.filter(({ onlyNamed }) => onlyNamed === undefined) }))
+    .filter(({ runs }) => runs.length > 0);
 }

@@ -21,7 +21,7 @@ const missing = isInstalled(system) ? undefined : 'not measured: OpenSMTPD is no
 const skip = root ?? missing ?? false;
 
 async function submit(t: Test, server: RealServer): Promise<void> {
-  const producer = await server.protocol.connect(server.port);
+  const producer = await server.protocol.connect(server.address);
   const message = compose({ run: 'opensmtpd-test', id: 'one', shape: 'text' }, testRandom(1));
   t.match(await producer.submit(message), { outcome: 'confirmed' });
   await producer.close();

@@ -47,7 +47,7 @@ t.test('Postfix starts again after a kill before the rename of a new queue file'
   await server.start();
   const queue = join(server.folder, 'postfix/queue');
   await killAtRename(t, Number(readFileSync(join(queue, 'pid/master.pid'), 'latin1')));
-  const producer = await server.protocol.connect(server.port);
+  const producer = await server.protocol.connect(server.address);
   const message = compose({ run: 'postfix-test', id: 'one', shape: 'tiny' }, testRandom(1));
   t.not((await producer.submit(message)).outcome, 'confirmed');
   await producer.close();

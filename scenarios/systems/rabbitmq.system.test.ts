@@ -27,7 +27,7 @@ const TRIES = 3;
 t.setTimeout(180_000);
 
 async function publish(server: RealServer, queue: string, body: string): Promise<void> {
-  const connection = await openAmqp(server.port, ANSWER_MS);
+  const connection = await openAmqp(server.address, ANSWER_MS);
   const channel = await connection.createConfirmChannel();
   await channel.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum' } });
   channel.sendToQueue(queue, Buffer.from(body), { persistent: true });
@@ -39,7 +39,7 @@ async function publish(server: RealServer, queue: string, body: string): Promise
  * @returns its body; 'empty' for an empty queue; 'silence' without an answer in `SILENCE_MS`.
  */
 async function take(server: RealServer, queue: string): Promise<string> {
-  const connection = await openAmqp(server.port, ANSWER_MS);
+  const connection = await openAmqp(server.address, ANSWER_MS);
   try {
     const channel = await connection.createChannel();
     channel.on('error', () => {});

@@ -50,7 +50,7 @@ t.test('a kill loses a confirmed message while a slow sync is under way', { skip
     stderr += chunk;
     if (stderr.split(' attached').length > pids.length / 2) break;
   }
-  const producer = await server.protocol.connect(server.port);
+  const producer = await server.protocol.connect(server.address);
   let lost: string | undefined;
   const deadlineMs = performance.now() + TIMEOUT_MS;
   for (let number = 0; lost === undefined && performance.now() < deadlineMs; number++) {

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -9,8 +9,12 @@ import { processRuntime } from '../runtime/process/process-runtime.js';
 import { loadExpectedSystems, SYSTEMS_DIR } from './expected.js';
 import { compareWithExpected, lastLogLines, measureSystem } from './measure.js';
 
+const ALL_NAMES = Object.keys(
+  JSON.parse(readFileSync(join(SYSTEMS_DIR, 'expected.json'), 'utf8')) as Record<string, unknown>,
+);
+
 t.test('every system in expected.json has a target file that claims the faults of its runs', async (t) => {
-  const systems = loadExpectedSystems([]);
+  const systems = loadExpectedSystems(ALL_NAMES);
   t.ok(systems.length > 5);
   for (const { name, runs } of systems) {
     const target = loadTarget(join(SYSTEMS_DIR, `${name}.json`));
@@ -42,6 +46,23 @@ t.test('an invalid expected.json and an unknown name are rejected', async (t) =>
     exitCode: 2,
     message: /^\S+expected\.json: x\.runs\.0: Unrecognized key: "byChance"$/,
   });
+});
+
+t.test('a run that is only for named systems is left out when no system is named', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'plugpull-expected-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  const run = { faults: ['kill'], verdict: 'pass', budgetSeconds: 6, reason: 'it syncs' };
+  const slow = { ...run, faults: ['power-cut'], onlyNamed: 'it takes two minutes' };
+  const base = { program: 'x', package: 'x' };
+  const file = { x: { ...base, runs: [run, slow] }, y: { ...base, runs: [slow] } };
+  writeFileSync(join(dir, 'expected.json'), JSON.stringify(file));
+  const planned = (names: string[]) =>
+    loadExpectedSystems(names, dir).map(({ name, runs }) => [name, ...runs.flatMap(({ faults }) => faults)]);
+  t.strictSame(planned([]), [['x', 'kill']]);
+  t.strictSame(planned(['y', 'x']), [
+    ['x', 'kill', 'power-cut'],
+    ['y', 'power-cut'],
+  ]);
 });
 
 t.test('a result is as expected only with the right verdict and the right failed requirements', async (t) => {

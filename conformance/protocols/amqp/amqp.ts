@@ -1,9 +1,14 @@
-import type { Channel, ConsumeMessage } from 'amqplib';
-import { type Delivery, type OpenPushSource, PushReceiver } from '../client/push-receiver.js';
+import { openersFor } from '../client/openers.js';
+import { type OpenPushSource, PushReceiver } from '../client/push-receiver.js';
 import { connectProducer } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
 import type { Protocol } from '../protocol.js';
-import { amqpReady, amqpSession, closeAmqp, openAmqp, QUEUE } from './client.js';
+import { amqpReady, amqpSession, QUEUE, type ReadyTest } from './client.js';
+import { openConsumer, queueDelivery } from './consumer.js';
+
+const CONSUMERS = 2;
+/** Greatest number of unacknowledged deliveries of a consumer. */
+const PREFETCH = 8;
 
 /**
  * AMQP 0-9-1 with RabbitMQ's extensions: publisher confirms for submits, manual acknowledgements for
@@ -11,70 +16,31 @@ import { amqpReady, amqpSession, closeAmqp, openAmqp, QUEUE } from './client.js'
  */
 export const amqp: Protocol = {
   name: 'amqp',
-  connect: (port, options) => connectProducer(amqpSession, port, options?.timeoutMs),
-  ready: amqpReady,
-  async receive(ports, options) {
-    const each = Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => ports).flat();
-    return new PushReceiver(
-      each.map((port) => openSource(port, options.inOrder ? 1 : PREFETCH)),
-      options,
+  connect: (address, options) => connectProducer(amqpSession, address, options?.timeoutMs),
+  ready: (address, timeoutMs, { replicas = 1 } = {}) =>
+    amqpReady(address, timeoutMs, { queueArguments: queueArguments(replicas), test: getOne }),
+  async receive(addresses, options) {
+    const [count, prefetch] = options.inOrder ? [1, 1] : [CONSUMERS, PREFETCH];
+    const openers = openersFor<OpenPushSource>(
+      addresses,
+      count,
+      (address) => (onDelivery) =>
+        openConsumer(address, { prefetch, onArrival: (arrival) => onDelivery(queueDelivery(arrival)) }),
     );
+    return new PushReceiver(openers, options);
   },
 };
 
-const CONSUMERS = 2;
-/** Greatest number of unacknowledged deliveries of a consumer. */
-const PREFETCH = 8;
-const ANSWER_TIMEOUT_MS = 10_000;
-
-function openSource(port: number, prefetch: number): OpenPushSource {
-  return async (onDelivery) => {
-    const connection = await openAmqp(port, ANSWER_TIMEOUT_MS);
-    const close = () => closeAmqp(connection);
-    let open = true;
-    let end = () => {};
-    const ended = new Promise<void>((resolve) => {
-      end = () => {
-        open = false;
-        resolve();
-      };
-    });
-    connection.on('close', end);
-    try {
-      const channel = await withTimeout(connection.createChannel(), ANSWER_TIMEOUT_MS);
-      channel.on('error', () => {});
-      channel.on('close', end);
-      await withTimeout(channel.prefetch(prefetch), ANSWER_TIMEOUT_MS);
-      await withTimeout(
-        channel.consume(QUEUE, (message) => {
-          // Null: the server cancelled the consumer because the queue is gone.
-          if (message === null) end();
-          else onDelivery(deliveryOf(channel, message, () => open));
-        }),
-        ANSWER_TIMEOUT_MS,
-      );
-      const roundTrip = async () => void (await withTimeout(channel.checkQueue(QUEUE), ANSWER_TIMEOUT_MS));
-      return { ended, roundTrip, close };
-    } catch (error) {
-      await close();
-      throw error;
-    }
-  };
+function queueArguments(replicas: number): Record<string, unknown> {
+  if (replicas === 1) return {};
+  return { 'x-queue-type': 'quorum', 'x-quorum-initial-group-size': replicas };
 }
 
-function deliveryOf(channel: Channel, message: ConsumeMessage, isOpen: () => boolean): Delivery {
-  const messageId = message.properties.messageId as unknown;
-  return {
-    body: message.content,
-    outsideId: typeof messageId === 'string' ? messageId : undefined,
-    accept() {
-      if (isOpen()) channel.ack(message);
-      return isOpen();
-    },
-    refuse(permanent) {
-      const requeue = !permanent;
-      if (isOpen()) channel.nack(message, false, requeue);
-      return `basic.nack, requeue ${requeue}`;
-    },
-  };
-}
+/** Gets a message and gives it back: a quorum queue without a leader can be declared, and then accepts nothing. */
+const getOne: ReadyTest = async (connection, timeoutMs) => {
+  const channel = await withTimeout(connection.createChannel(), timeoutMs);
+  channel.on('error', () => {});
+  const message = await withTimeout(channel.get(QUEUE, { noAck: false }), timeoutMs);
+  if (message !== false) channel.nack(message, false, true);
+  await withTimeout(channel.checkQueue(QUEUE), timeoutMs);
+};

@@ -1,5 +1,6 @@
 import { type ChannelModel, connect } from 'amqplib';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
 import { openGuarded } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -10,13 +11,17 @@ export const QUEUE = 'plugpull';
 const CLOSE_TIMEOUT_MS = 1000;
 
 /**
- * Opens a connection as RabbitMQ's user `guest`, which may connect from loopback only.
+ * Opens a connection as RabbitMQ's user `guest`, which by default may connect from loopback only.
  * @throws Error when the target does not accept the connection within `timeoutMs`.
  */
-export async function openAmqp(port: number, timeoutMs: number): Promise<ChannelModel> {
-  const url = { protocol: 'amqp', hostname: '127.0.0.1', port, heartbeat: 0 };
+export async function openAmqp({ host, port }: Address, timeoutMs: number): Promise<ChannelModel> {
+  const url = { protocol: 'amqp', hostname: host, port, heartbeat: 0 };
   const connecting = openGuarded(() => connect(url, { timeout: timeoutMs, noDelay: true }));
-  const connection = await withTimeout(connecting, timeoutMs);
+  const connection = await withTimeout(connecting, timeoutMs).catch((error: unknown) => {
+    // A stopped server answers once it goes on: that connection is not used.
+    connecting.then(closeAmqp, () => {});
+    throw error;
+  });
   // Ignore the event: the pending calls are rejected with the same error.
   connection.on('error', () => {});
   return connection;
@@ -27,22 +32,28 @@ export async function closeAmqp(connection: ChannelModel): Promise<void> {
   await withTimeout(connection.close(), CLOSE_TIMEOUT_MS).catch(() => {});
 }
 
+/** Tests whether the queue works. Rejects if it does not. */
+export type ReadyTest = (connection: ChannelModel, timeoutMs: number) => Promise<void>;
+
 /**
- * Tries once whether the target accepts connections, has the queue and delivers from it. It declares a
- * durable queue if the queue does not exist. The `basic.get` is necessary: a quorum queue without a leader
- * can be declared, and then accepts nothing. Never rejects.
+ * Tries once whether the target accepts connections, has the queue, and passes a test. If the queue does not exist, it
+ * declares a durable one with the given arguments. Never rejects.
  */
-export async function amqpReady(port: number, timeoutMs: number): Promise<boolean> {
+export async function amqpReady(
+  address: Address,
+  timeoutMs: number,
+  { queueArguments, test }: { queueArguments: Record<string, unknown>; test: ReadyTest },
+): Promise<boolean> {
   let connection: ChannelModel | undefined;
   try {
-    connection = await openAmqp(port, timeoutMs);
-    const exists = await hasQueue(connection, timeoutMs);
-    const channel = await withTimeout(connection.createChannel(), timeoutMs);
-    channel.on('error', () => {});
-    if (!exists) await withTimeout(channel.assertQueue(QUEUE, { durable: true }), timeoutMs);
-    const message = await withTimeout(channel.get(QUEUE, { noAck: false }), timeoutMs);
-    if (message !== false) channel.nack(message, false, true);
-    await withTimeout(channel.checkQueue(QUEUE), timeoutMs);
+    connection = await openAmqp(address, timeoutMs);
+    if (!(await hasQueue(connection, timeoutMs))) {
+      const channel = await withTimeout(connection.createChannel(), timeoutMs);
+      channel.on('error', () => {});
+      const options = { durable: true, arguments: queueArguments };
+      await withTimeout(channel.assertQueue(QUEUE, options), timeoutMs);
+    }
+    await test(connection, timeoutMs);
     return true;
   } catch {
     return false;
@@ -68,8 +79,8 @@ async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<bo
 }
 
 /** Opens a connection that publishes persistent, mandatory messages with publisher confirms. */
-export async function amqpSession(port: number, timeoutMs: number): Promise<Session> {
-  const connection = await openAmqp(port, timeoutMs);
+export async function amqpSession(address: Address, timeoutMs: number): Promise<Session> {
+  const connection = await openAmqp(address, timeoutMs);
   let usable = true;
   const markUnusable = () => {
     usable = false;

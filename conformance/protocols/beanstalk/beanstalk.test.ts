@@ -3,6 +3,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import t, { type Test } from 'tap';
 import { seeded } from '../../fixtures/random.js';
 import { ReceiptList } from '../../fixtures/receipts.js';
+import { localAddress } from '../address.js';
 import { compose } from '../message.js';
 import { beanstalk } from './beanstalk.js';
 
@@ -37,7 +38,9 @@ t.test('each answer to a put has its exact outcome', async (t) => {
   ];
   for (const [put, outcome, detail] of cases) {
     const port = await scripted(t, { put });
-    const producer = await beanstalk.connect(port, { timeoutMs: put === undefined ? 300 : 10_000 });
+    const producer = await beanstalk.connect(localAddress(port), {
+      timeoutMs: put === undefined ? 300 : 10_000,
+    });
     t.match(await producer.submit(message), { outcome, detail }, put?.slice(0, 20) ?? 'silence');
     await producer.close();
   }
@@ -57,7 +60,7 @@ t.test('NOT_FOUND to a delete is a refusal, and a delete without a clear answer 
   ] as const) {
     const port = await scripted(t, { 'reserve-with-timeout': job, delete: answer });
     const receipts = new ReceiptList();
-    const receiver = await beanstalk.receive([port], { run: 'run-1', receipts });
+    const receiver = await beanstalk.receive([localAddress(port)], { run: 'run-1', receipts });
     await receipts.waitFor(kind, 1);
     await receiver.close();
     t.match(receipts.ofKind('delivered')[0], { id: '1', digest: message.digest });

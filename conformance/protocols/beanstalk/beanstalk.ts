@@ -1,6 +1,9 @@
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
+import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer, type Session } from '../client/session.js';
+import { answerTimeoutMs } from '../client/timeout.js';
 import type { Answer, Protocol } from '../protocol.js';
 import { BeanstalkConnection } from './connection.js';
 
@@ -9,10 +12,10 @@ const CONSUMERS = 2;
 /** beanstalkd's protocol: `put` into the default tube submits, `reserve` receives, `delete` consumes. */
 export const beanstalk: Protocol = {
   name: 'beanstalk',
-  connect: (port, options) => connectProducer(beanstalkSession, port, options?.timeoutMs),
-  async ready(port, timeoutMs) {
+  connect: (address, options) => connectProducer(beanstalkSession, address, options?.timeoutMs),
+  async ready(address, timeoutMs) {
     try {
-      const connection = await BeanstalkConnection.open(port, timeoutMs);
+      const connection = await BeanstalkConnection.open(address, timeoutMs);
       const { words } = await connection.call('list-tube-used');
       connection.break(new Error('closed'));
       return words[0] === 'USING';
@@ -20,22 +23,22 @@ export const beanstalk: Protocol = {
       return false;
     }
   },
-  async receive(ports, options) {
-    const openers = ports.flatMap((port) =>
-      Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => () => beanstalkSource(port)),
+  async receive(addresses, options) {
+    const count = options.inOrder ? 1 : CONSUMERS;
+    return new PullReceiver(
+      openersFor(addresses, count, (address) => () => beanstalkSource(address)),
+      options,
     );
-    return new PullReceiver(openers, options);
   },
 };
 
-const ANSWER_TIMEOUT_MS = 10_000;
 const WAIT_S = 1;
 /** Priority of a released job: equal to that of the producers' jobs. */
 const PRIORITY = 1024;
 
 /** Opens a source that reserves jobs of the default tube, and deletes consumed ones. */
-async function beanstalkSource(port: number): Promise<LeaseSource> {
-  const connection = await BeanstalkConnection.open(port, ANSWER_TIMEOUT_MS);
+async function beanstalkSource(address: Address): Promise<LeaseSource> {
+  const connection = await BeanstalkConnection.open(address, answerTimeoutMs(address));
   return {
     async next() {
       const { words, body } = await connection.call(`reserve-with-timeout ${WAIT_S}`);
@@ -82,8 +85,8 @@ const REJECTIONS = new Set([
 ]);
 
 /** Opens a connection that puts jobs into the default tube. */
-async function beanstalkSession(port: number, timeoutMs: number): Promise<Session> {
-  const connection = await BeanstalkConnection.open(port, timeoutMs);
+async function beanstalkSession(address: Address, timeoutMs: number): Promise<Session> {
+  const connection = await BeanstalkConnection.open(address, timeoutMs);
   return {
     async put({ bytes }) {
       try {

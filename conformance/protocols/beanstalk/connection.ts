@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import type { Address } from '../address.js';
 import { guardInput } from '../client/input-guard.js';
 import { withTimeout } from '../client/timeout.js';
 
@@ -46,12 +47,12 @@ export class BeanstalkConnection {
   }
 
   /**
-   * Opens a connection to a port of this machine.
+   * Opens a connection to an address.
    * @param timeoutMs limit for the connection and for each answer.
    * @throws Error when the target does not accept the connection in time.
    */
-  static async open(port: number, timeoutMs: number): Promise<BeanstalkConnection> {
-    const socket = connect(port, '127.0.0.1');
+  static async open({ host, port }: Address, timeoutMs: number): Promise<BeanstalkConnection> {
+    const socket = connect(port, host);
     try {
       await withTimeout(once(socket, 'connect'), timeoutMs);
     } catch (error) {

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { type Address, localAddress } from '../address.js';
 import type { HangUp } from '../protocol.js';
 import { guardInput } from './input-guard.js';
 
@@ -20,7 +21,7 @@ interface PendingBreak {
 }
 
 /**
- * Forwards a connection to a port of this machine and breaks it at a given point. Any client library thus
+ * Forwards a connection to an address and breaks it at a given point. Any client library thus
  * hangs up in the middle of a message, and the kit needs no access to the library's internals.
  */
 export class BreakingProxy {
@@ -29,9 +30,9 @@ export class BreakingProxy {
   #target: Socket | undefined;
   #pendingBreak: PendingBreak | undefined;
 
-  private constructor(port: number) {
+  private constructor({ host, port }: Address) {
     this.#server = createServer((client) => {
-      const target = connect(port, '127.0.0.1');
+      const target = connect(port, host);
       this.#target = target;
       guardInput(target);
       for (const socket of [client, target]) {
@@ -47,17 +48,17 @@ export class BreakingProxy {
     });
   }
 
-  /** Starts a proxy to `port`. Clients connect to the proxy's own `port`. */
-  static async start(port: number): Promise<BreakingProxy> {
-    const relay = new BreakingProxy(port);
+  /** Starts a proxy to `target`. Clients connect to the proxy's own `address`. */
+  static async start(target: Address): Promise<BreakingProxy> {
+    const relay = new BreakingProxy(target);
     relay.#server.listen(0, '127.0.0.1');
     await once(relay.#server, 'listening');
     return relay;
   }
 
-  get port(): number {
+  get address(): Address {
     // A listening TCP server's address is an AddressInfo.
-    return (this.#server.address() as AddressInfo).port;
+    return localAddress((this.#server.address() as AddressInfo).port);
   }
 
   /**

@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 import { Hold } from './hold.js';
+import { type Opener, retryPauseMs } from './openers.js';
 
 /** One message that the target has delivered and that no other consumer gets meanwhile. */
 export interface Lease {
@@ -25,9 +26,6 @@ export interface LeaseSource {
   close(): void;
 }
 
-/** Pause between attempts to connect while the target is down. */
-const RETRY_MS = 20;
-
 /**
  * Receiver for protocols in which the receiver asks for messages: several loops that each fetch a message, hold
  * it, and consume it.
@@ -45,9 +43,9 @@ export class PullReceiver implements Receiver {
    * @param openers functions that open a connection, one for each loop. A loop calls its function at the
    * start and again after a break.
    */
-  constructor(openers: readonly (() => Promise<LeaseSource>)[], options: ReceiverOptions) {
+  constructor(openers: readonly Opener<() => Promise<LeaseSource>>[], options: ReceiverOptions) {
     this.#options = options;
-    this.#loops = openers.map((open) => this.#loop(open));
+    this.#loops = openers.map((opener) => this.#loop(opener));
   }
 
   inDelivery(): number {
@@ -68,7 +66,7 @@ export class PullReceiver implements Receiver {
     await Promise.all(this.#loops);
   }
 
-  async #loop(open: () => Promise<LeaseSource>): Promise<void> {
+  async #loop({ node, open }: Opener<() => Promise<LeaseSource>>): Promise<void> {
     const { signal } = this.#stop;
     let source: LeaseSource | undefined;
     const stopWaiting = () => source?.close();
@@ -79,22 +77,26 @@ export class PullReceiver implements Receiver {
         signal.addEventListener('abort', stopWaiting);
         const lease = await source.next();
         signal.removeEventListener('abort', stopWaiting);
-        if (lease !== undefined) await this.#receive(lease);
+        if (lease !== undefined) await this.#receive(lease, node);
       } catch {
         // The target is down, or the run is over. The condition of the loop decides.
         source?.close();
         source = undefined;
-        await pause(RETRY_MS, undefined, { signal }).catch(() => {});
+        await pause(retryPauseMs(node), undefined, { signal }).catch(() => {});
       }
     }
     source?.close();
   }
 
-  async #receive(lease: Lease): Promise<void> {
+  async #receive(lease: Lease, node: string | undefined): Promise<void> {
     const { receipts, replyFor: reception } = this.#options;
     const { intact: _, ...identity } = identifyDelivery(lease.body, this.#options, lease.messageId);
     const { id } = identity;
-    const sequence = receipts.delivered({ ...identity, sizeBytes: lease.body.length, recipients: [0] });
+    const sequence = receipts.delivered({
+      ...identity,
+      ...{ sizeBytes: lease.body.length, recipients: [0] },
+      ...(node === undefined ? {} : { node }),
+    });
     const delivery = (this.#deliveries.get(id ?? '') ?? 0) + 1;
     this.#deliveries.set(id ?? '', delivery);
     const { answer, delayMs } = reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };

@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 import { Hold } from './hold.js';
+import { type Opener, retryPauseMs } from './openers.js';
 
 /** One delivery that a server has pushed. */
 export interface Delivery {
@@ -27,11 +28,9 @@ export interface PushSource {
 /** Opens a connection and calls `onDelivery` for each delivery, also before it resolves. */
 export type OpenPushSource = (onDelivery: (delivery: Delivery) => void) => Promise<PushSource>;
 
-/** Pause between attempts to connect while the target is down. */
-const RETRY_MS = 20;
-
 /** The state of one connection. */
 interface Consumer {
+  node: string | undefined;
   open: boolean;
   /** Undefined while the connection is being opened; deliveries may come by then. */
   source: PushSource | undefined;
@@ -60,12 +59,12 @@ export class PushReceiver implements Receiver {
   #undecidedCount = 0;
 
   /** @param openers functions that open a connection, at the start and again after a break. */
-  constructor(openers: readonly OpenPushSource[], options: ReceiverOptions) {
+  constructor(openers: readonly Opener<OpenPushSource>[], options: ReceiverOptions) {
     this.#options = options;
     this.#stopped = new Promise((resolve) => {
       this.#stop.signal.addEventListener('abort', () => resolve());
     });
-    this.#loops = openers.map((open) => this.#loop(open));
+    this.#loops = openers.map((opener) => this.#loop(opener));
   }
 
   inDelivery(): number {
@@ -88,21 +87,21 @@ export class PushReceiver implements Receiver {
     await Promise.all(this.#loops);
   }
 
-  async #loop(open: OpenPushSource): Promise<void> {
+  async #loop(opener: Opener<OpenPushSource>): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
-        await this.#consume(open);
+        await this.#consume(opener);
       } catch {
         // The target is down, or the run is over. The condition of the loop decides.
       }
-      await pause(RETRY_MS, undefined, { signal }).catch(() => {});
+      await pause(retryPauseMs(opener.node), undefined, { signal }).catch(() => {});
     }
   }
 
   /** Consumes over one connection until it breaks or the run is over. */
-  async #consume(open: OpenPushSource): Promise<void> {
-    const consumer: Consumer = { open: true, source: undefined, accepted: [], settling: undefined };
+  async #consume({ node, open }: Opener<OpenPushSource>): Promise<void> {
+    const consumer: Consumer = { node, open: true, source: undefined, accepted: [], settling: undefined };
     this.#consumers.add(consumer);
     try {
       consumer.source = await open((delivery) => void this.#receive(consumer, delivery));
@@ -122,7 +121,11 @@ export class PushReceiver implements Receiver {
     const { intact: _, ...identity } = identifyDelivery(delivery.body, this.#options, delivery.outsideId);
     const { id } = identity;
     const sizeBytes = delivery.body.length;
-    const sequence = receipts.delivered({ ...identity, sizeBytes, recipients: [0] });
+    const sequence = receipts.delivered({
+      ...identity,
+      ...{ sizeBytes, recipients: [0] },
+      ...(consumer.node === undefined ? {} : { node: consumer.node }),
+    });
     const number = (this.#deliveries.get(id ?? '') ?? 0) + 1;
     this.#deliveries.set(id ?? '', number);
     const { answer, delayMs } = replyFor?.(id, number) ?? { answer: 'accept', delayMs: 0 };

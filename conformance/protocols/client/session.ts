@@ -1,4 +1,5 @@
 import { KitError, messageOf } from '../../errors.js';
+import { type Address, describeAddress } from '../address.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
 import { BreakingProxy } from './breaking-proxy.js';
@@ -16,7 +17,7 @@ export interface Session {
  * Opens a session within `timeoutMs`, which is also the limit for every answer. Rejects if the target does
  * not accept the connection.
  */
-export type OpenSession = (port: number, timeoutMs: number) => Promise<Session>;
+export type OpenSession = (address: Address, timeoutMs: number) => Promise<Session>;
 
 const DEFAULT_TIMEOUT_MS = 30_000;
 
@@ -26,27 +27,29 @@ const DEFAULT_TIMEOUT_MS = 30_000;
  */
 export async function connectProducer(
   open: OpenSession,
-  port: number,
+  address: Address,
   timeoutMs = DEFAULT_TIMEOUT_MS,
 ): Promise<Producer> {
   try {
-    return new SessionProducer(await open(port, timeoutMs), open, port, timeoutMs);
+    return new SessionProducer(await open(address, timeoutMs), open, address, timeoutMs);
   } catch (error) {
-    throw new KitError('target-unavailable', `port ${port}: ${messageOf(error)}`, { cause: error });
+    throw new KitError('target-unavailable', `${describeAddress(address)}: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 
 class SessionProducer implements Producer {
   readonly #session: Session;
   readonly #open: OpenSession;
-  readonly #port: number;
+  readonly #address: Address;
   readonly #timeoutMs: number;
   #hungUp = false;
 
-  constructor(session: Session, open: OpenSession, port: number, timeoutMs: number) {
+  constructor(session: Session, open: OpenSession, address: Address, timeoutMs: number) {
     this.#session = session;
     this.#open = open;
-    this.#port = port;
+    this.#address = address;
     this.#timeoutMs = timeoutMs;
   }
 
@@ -69,10 +72,10 @@ class SessionProducer implements Producer {
    * affected.
    */
   async #putAndHangUp(message: Message, hangUp: HangUp): Promise<Answer> {
-    const proxy = await BreakingProxy.start(this.#port);
+    const proxy = await BreakingProxy.start(this.#address);
     let session: Session | undefined;
     try {
-      session = await this.#open(proxy.port, this.#timeoutMs);
+      session = await this.#open(proxy.address, this.#timeoutMs);
       const broken = proxy.breakAt(hangUp, message.bytes.length);
       if (hangUp === 'before-data') await broken;
       else await Promise.all([broken, session.put(message)]);

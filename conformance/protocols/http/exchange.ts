@@ -1,11 +1,12 @@
 import { type Agent, type IncomingHttpHeaders, request } from 'node:http';
 import { limit } from '../../limits.js';
+import type { Address } from '../address.js';
 import type { HangUp } from '../protocol.js';
 
 /** Parameters of one HTTP request. */
 export interface Exchange {
   agent: Agent;
-  port: number;
+  address: Address;
   method: 'GET' | 'PUT' | 'POST' | 'DELETE';
   path: string;
   body?: Buffer;
@@ -29,11 +30,12 @@ export interface Response {
  * @throws Error when the connection breaks, the response is too long, or `timeoutMs` passes before its end.
  */
 export function exchange(what: Exchange): Promise<Response> {
-  const { agent, port, method, path, body, timeoutMs, hangUp, signal } = what;
+  const { agent, address, method, path, body, timeoutMs, hangUp, signal } = what;
   const { maxBodyBytes = limit('answer-bytes') } = what;
   return new Promise((resolve, reject) => {
     const headers = body === undefined ? {} : { 'content-length': body.length };
-    const options = { host: '127.0.0.1', port, method, path, agent, headers, ...(signal ? { signal } : {}) };
+    const { host, port } = address;
+    const options = { host, port, method, path, agent, headers, ...(signal ? { signal } : {}) };
     const call = request(options, (incoming) => {
       const chunks: Buffer[] = [];
       let sizeBytes = 0;

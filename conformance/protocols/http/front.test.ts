@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { seeded } from '../../fixtures/random.js';
 import { ReceiptList } from '../../fixtures/receipts.js';
+import { localAddress } from '../address.js';
 import { compose } from '../message.js';
 import { MESSAGE_SHAPES, type MessageShape } from '../shapes.js';
 import { http } from './http.js';
@@ -27,25 +28,26 @@ async function front(t: Test, leaseMs: number): Promise<number> {
     child.kill('SIGTERM');
     if (child.exitCode === null) await once(child, 'exit');
   });
-  while (!(await http.ready(port, 1000))) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!(await http.ready(localAddress(port), 1000)))
+    await new Promise((resolve) => setTimeout(resolve, 20));
   return port;
 }
 
 t.test('the front confirms, delivers byte for byte, and forgets producers that hang up', async (t) => {
   const port = await front(t, 60_000);
   const message = (id: string, shape: MessageShape = 'text') => compose({ run: RUN, id, shape }, seeded(1));
-  const producer = await http.connect(port);
+  const producer = await http.connect(localAddress(port));
   for (const shape of MESSAGE_SHAPES)
     t.match(await producer.submit(message(shape, shape)), { outcome: 'confirmed', detail: '201' }, shape);
   for (const hangUp of ['before-data', 'in-data', 'before-answer'] as const) {
-    const gone = await http.connect(port);
+    const gone = await http.connect(localAddress(port));
     t.match(await gone.submit(message(hangUp, 'large'), { hangUp }), { outcome: 'indefinite' });
     await gone.close();
   }
   t.match(await producer.submit(message('last')), { outcome: 'confirmed' });
   await producer.close();
   const receipts = new ReceiptList();
-  const receiver = await http.receive([port], { run: RUN, receipts });
+  const receiver = await http.receive([localAddress(port)], { run: RUN, receipts });
   t.teardown(() => receiver.close());
   while (!receipts.ofKind('delivered').some(({ id }) => id === 'last'))
     await receipts.waitFor('delivered', receipts.ofKind('delivered').length + 1);
@@ -58,13 +60,13 @@ t.test('the front confirms, delivers byte for byte, and forgets producers that h
 
 t.test('the front delivers again what its receiver has refused', async (t) => {
   const port = await front(t, 100);
-  const producer = await http.connect(port);
+  const producer = await http.connect(localAddress(port));
   t.match(await producer.submit(compose({ run: RUN, id: '1', shape: 'text' }, seeded(1))), {
     outcome: 'confirmed',
   });
   await producer.close();
   const receipts = new ReceiptList();
-  const receiver = await http.receive([port], {
+  const receiver = await http.receive([localAddress(port)], {
     run: RUN,
     receipts,
     replyFor: (_id, delivery) =>

@@ -9,6 +9,7 @@ import { KitError } from '../../errors.js';
 import { seeded } from '../../fixtures/random.js';
 import { ReceiptList } from '../../fixtures/receipts.js';
 import { TargetProcess } from '../../fixtures/target-process.js';
+import { localAddress } from '../address.js';
 import { compose } from '../message.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 import { MESSAGE_SHAPES, type MessageShape } from '../shapes.js';
@@ -31,7 +32,7 @@ async function queue(t: Test, ...more: string[]) {
 
 async function consume(t: Test, port: number, options: Partial<ReceiverOptions> = {}) {
   const receipts = new ReceiptList();
-  const receiver: Receiver = await http.receive([port], { run: RUN, receipts, ...options });
+  const receiver: Receiver = await http.receive([localAddress(port)], { run: RUN, receipts, ...options });
   t.teardown(() => receiver.close());
   return { receipts, receiver };
 }
@@ -49,7 +50,7 @@ async function scripted(t: Test, listener: RequestListener) {
 
 t.test('messages of every shape are delivered byte for byte and consumed with an answer', async (t) => {
   const { port } = await queue(t);
-  const producer = await http.connect(port);
+  const producer = await http.connect(localAddress(port));
   for (const shape of MESSAGE_SHAPES) {
     t.match(await producer.submit(message(shape, shape)), { outcome: 'confirmed', detail: '201' }, shape);
   }
@@ -87,7 +88,7 @@ t.test('each answer to a submit has its exact outcome', async (t) => {
         else if (says !== 'silent') response.writeHead(says).end('said\n so');
       });
     });
-    const producer = await http.connect(port, { timeoutMs: says === 'silent' ? 400 : 10_000 });
+    const producer = await http.connect(localAddress(port), { timeoutMs: says === 'silent' ? 400 : 10_000 });
     t.match(await producer.submit(message('1')), { outcome, detail }, `${says}`);
     t.equal(producer.usable(), typeof says === 'number');
     await producer.close();
@@ -96,7 +97,7 @@ t.test('each answer to a submit has its exact outcome', async (t) => {
 
 t.test('a full queue rejects, and confirms again after a consumption', async (t) => {
   const { port } = await queue(t, '--max-messages', '1');
-  const producer = await http.connect(port);
+  const producer = await http.connect(localAddress(port));
   t.match(await producer.submit(message('1')), { outcome: 'confirmed' });
   t.match(await producer.submit(message('2')), { outcome: 'rejected', detail: '507 full' });
   const { receipts } = await consume(t, port);
@@ -108,7 +109,7 @@ t.test('a full queue rejects, and confirms again after a consumption', async (t)
 t.test('a producer hangs up at each point, and the queue keeps working', async (t) => {
   const { port } = await queue(t);
   for (const hangUp of ['before-data', 'in-data', 'before-answer'] as const) {
-    const producer = await http.connect(port);
+    const producer = await http.connect(localAddress(port));
     t.match(
       await producer.submit(message(hangUp, 'large'), { hangUp }),
       { outcome: 'indefinite', detail: /on purpose/ },
@@ -117,7 +118,7 @@ t.test('a producer hangs up at each point, and the queue keeps working', async (
     t.notOk(producer.usable());
     await producer.close();
   }
-  const producer = await http.connect(port);
+  const producer = await http.connect(localAddress(port));
   t.match(await producer.submit(message('last')), { outcome: 'confirmed' });
   await producer.close();
   const { receipts } = await consume(t, port);
@@ -131,9 +132,9 @@ t.test(
   async (t) => {
     const target = await queue(t);
     await target.kill();
-    await t.rejects(http.connect(target.port), KitError);
-    await t.rejects(http.connect(target.port), { code: 'target-unavailable', exitCode: 3 });
-    t.notOk(await http.ready(target.port, 500));
+    await t.rejects(http.connect(localAddress(target.port)), KitError);
+    await t.rejects(http.connect(localAddress(target.port)), { code: 'target-unavailable', exitCode: 3 });
+    t.notOk(await http.ready(localAddress(target.port), 500));
   },
 );
 
@@ -141,7 +142,7 @@ t.test(
   'a receiver survives a kill of the target and then gets the messages that were not consumed',
   async (t) => {
     const target = await queue(t);
-    const producer = await http.connect(target.port);
+    const producer = await http.connect(localAddress(target.port));
     const { receipts, receiver } = await consume(t, target.port);
     receiver.hold();
     for (const id of ['1', '2', '3', '4'])
@@ -172,7 +173,7 @@ t.test(
   'a message is delivered again after its lease expires, and an expired lease cannot be consumed',
   async (t) => {
     const { port } = await queue(t, '--lease-ms', '100');
-    const producer = await http.connect(port);
+    const producer = await http.connect(localAddress(port));
     await producer.submit(message('1'));
     await producer.close();
     const { receipts } = await consume(t, port, {
@@ -199,7 +200,7 @@ for (const inOrder of [true, false]) {
     `a receiver takes ${inOrder ? 'one message' : 'two messages'} at a time when order is ${inOrder}`,
     async (t) => {
       const { port } = await queue(t);
-      const producer = await http.connect(port);
+      const producer = await http.connect(localAddress(port));
       const ids = Array.from({ length: 8 }, (_, n) => `${n}`);
       for (const id of ids) await producer.submit(message(id));
       await producer.close();

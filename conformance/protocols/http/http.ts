@@ -1,7 +1,10 @@
 import { Agent } from 'node:http';
 import { KitError, messageOf } from '../../errors.js';
 import { limit } from '../../limits.js';
+import { type Address, describeAddress } from '../address.js';
+import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
+import { answerTimeoutMs } from '../client/timeout.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer, Protocol } from '../protocol.js';
 import { type Exchange, exchange, type Response } from './exchange.js';
@@ -13,42 +16,48 @@ const CONSUMERS = 2;
  */
 export const http: Protocol = {
   name: 'http',
-  connect: (port, options) => connectHttp(port, options?.timeoutMs),
-  async ready(port, timeoutMs) {
+  connect: (address, options) => connectHttp(address, options?.timeoutMs),
+  async ready(address, timeoutMs) {
     const agent = new Agent();
     try {
-      return (await exchange(readyProbe(agent, port, timeoutMs))).status === 200;
+      return (await exchange(readyProbe(agent, address, timeoutMs))).status === 200;
     } catch {
       return false;
     } finally {
       agent.destroy();
     }
   },
-  async receive(ports, options) {
-    const perPort = Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => ports).flat();
+  async receive(addresses, options) {
+    const count = options.inOrder ? 1 : CONSUMERS;
     return new PullReceiver(
-      perPort.map((port) => async () => httpSource(port)),
+      openersFor(addresses, count, (address) => async () => httpSource(address)),
       options,
     );
   },
 };
 
-function readyProbe(agent: Agent, port: number, timeoutMs: number): Exchange {
-  return { agent, port, method: 'GET', path: '/ready', timeoutMs, maxBodyBytes: limit('ready-answer-bytes') };
+function readyProbe(agent: Agent, address: Address, timeoutMs: number): Exchange {
+  return {
+    agent,
+    address,
+    method: 'GET',
+    path: '/ready',
+    timeoutMs,
+    maxBodyBytes: limit('ready-answer-bytes'),
+  };
 }
 
 /** Longest time that the target may hold a request for a lease before it answers that there is no message. */
 const WAIT_MS = 500;
-const ANSWER_TIMEOUT_MS = 10_000;
 
 /** Makes a source that leases messages, and deletes the leases of consumed ones. */
-function httpSource(port: number): LeaseSource {
+function httpSource(address: Address): LeaseSource {
   const agent = new Agent({ keepAlive: true });
-  const call = (method: 'POST' | 'DELETE', path: string, timeoutMs: number) =>
-    exchange({ agent, port, method, path, timeoutMs });
+  const call = (method: 'POST' | 'DELETE', path: string, waitMs = 0) =>
+    exchange({ agent, address, method, path, timeoutMs: answerTimeoutMs(address) + waitMs });
   return {
     async next() {
-      const leased = await call('POST', `/leases?wait=${WAIT_MS}`, ANSWER_TIMEOUT_MS + WAIT_MS);
+      const leased = await call('POST', `/leases?wait=${WAIT_MS}`, WAIT_MS);
       if (leased.status === 204) return undefined;
       if (leased.status === 200) return leaseOf(leased, call);
       throw new Error(`a lease was answered with ${leased.status}`);
@@ -59,7 +68,7 @@ function httpSource(port: number): LeaseSource {
 
 function leaseOf(
   { body, headers }: Response,
-  call: (method: 'DELETE', path: string, timeoutMs: number) => Promise<Response>,
+  call: (method: 'DELETE', path: string) => Promise<Response>,
 ): Lease {
   const messageId = headers['message-id'];
   return {
@@ -67,7 +76,7 @@ function leaseOf(
     messageId: typeof messageId === 'string' ? messageId : undefined,
     async consume() {
       const path = `/leases/${encodeURIComponent(String(headers.lease ?? ''))}`;
-      const { status } = await call('DELETE', path, ANSWER_TIMEOUT_MS);
+      const { status } = await call('DELETE', path);
       if (status === 204) return undefined;
       if (status === 404 || status === 410) return String(status);
       throw new Error(`a deletion was answered with ${status}`);
@@ -79,29 +88,33 @@ function leaseOf(
 const DEFAULT_TIMEOUT_MS = 30_000;
 
 /**
- * Opens a producer with one connection that is kept alive between messages.
+ * Opens a producer with one connection that is kept alive between messages. A node of a cluster must be ready: another one may
+ * take messages while this one does not.
  * @throws KitError target-unavailable when the target does not answer; nothing was submitted then.
  */
-async function connectHttp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
+async function connectHttp(address: Address, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   try {
-    await exchange(readyProbe(agent, port, timeoutMs));
+    const { status } = await exchange(readyProbe(agent, address, timeoutMs));
+    if (address.node !== undefined && status !== 200) throw new Error(`/ready was answered with ${status}`);
   } catch (error) {
     agent.destroy();
-    throw new KitError('target-unavailable', `port ${port}: ${messageOf(error)}`, { cause: error });
+    throw new KitError('target-unavailable', `${describeAddress(address)}: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
-  return new HttpProducer(agent, port, timeoutMs);
+  return new HttpProducer(agent, address, timeoutMs);
 }
 
 class HttpProducer implements Producer {
   readonly #agent: Agent;
-  readonly #port: number;
+  readonly #address: Address;
   readonly #timeoutMs: number;
   #usable = true;
 
-  constructor(agent: Agent, port: number, timeoutMs: number) {
+  constructor(agent: Agent, address: Address, timeoutMs: number) {
     this.#agent = agent;
-    this.#port = port;
+    this.#address = address;
     this.#timeoutMs = timeoutMs;
   }
 
@@ -113,7 +126,7 @@ class HttpProducer implements Producer {
     try {
       const response = await exchange({
         agent: this.#agent,
-        port: this.#port,
+        address: this.#address,
         method: 'PUT',
         path: `/messages/${encodeURIComponent(message.id)}`,
         body: message.bytes,

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { generate, type IConnackPacket, type IPublishPacket, type Packet, parser } from 'mqtt-packet';
+import type { Address } from '../address.js';
 import { guardInput } from '../client/input-guard.js';
 import { withTimeout } from '../client/timeout.js';
 
@@ -68,19 +69,19 @@ export class MqttConnection {
   }
 
   /**
-   * Opens a connection to a port of this machine. `receiver` continues the receiver's session or makes it, and
+   * Opens a connection to an address. `receiver` continues the receiver's session or makes it, and
    * ends another connection of it; `temporary` makes a session that ends with the connection.
    * @param timeoutMs limit for the connection and for each answer.
    * @param onPublish is called for each delivery, the first time before the connection is returned.
    * @throws Error when the target does not accept the connection in time.
    */
   static async open(
-    port: number,
+    { host, port }: Address,
     timeoutMs: number,
     session: Session,
     onPublish: OnPublish = () => {},
   ): Promise<MqttConnection> {
-    const socket = connect(port, '127.0.0.1');
+    const socket = connect(port, host);
     try {
       await withTimeout(once(socket, 'connect'), timeoutMs);
       const connection = new MqttConnection(socket, timeoutMs, onPublish);

@@ -4,6 +4,7 @@ import { generate, type IPublishPacket, type Packet, parser } from 'mqtt-packet'
 import t, { type Test } from 'tap';
 import { seeded } from '../../fixtures/random.js';
 import { ReceiptList } from '../../fixtures/receipts.js';
+import { localAddress } from '../address.js';
 import { compose } from '../message.js';
 import { answerOf, mqtt } from './mqtt.js';
 
@@ -73,7 +74,7 @@ t.test('a submit is confirmed by its own PUBACK only, and a lost one is indefini
     if (messageId === 3) socket.destroy();
     return true;
   });
-  const producer = await mqtt.connect(port);
+  const producer = await mqtt.connect(localAddress(port));
   const answers = await Promise.all([producer.submit(message('1')), producer.submit(message('2'))]);
   t.match(answers, [{ outcome: 'rejected', detail: 'PUBACK 0x97' }, { outcome: 'confirmed' }]);
   t.match(await producer.submit(message('3')), { outcome: 'indefinite' });
@@ -91,7 +92,7 @@ t.test('no answer and an answer that is not MQTT are indefinite', async (t) => {
       if (reply) socket.write(reply);
       return true;
     });
-    const producer = await mqtt.connect(port, { timeoutMs: 300 });
+    const producer = await mqtt.connect(localAddress(port), { timeoutMs: 300 });
     t.match(await producer.submit(message('1')), { outcome: 'indefinite', detail });
     t.notOk(producer.usable());
     await producer.close();
@@ -104,8 +105,8 @@ t.test('a refused connection is target-unavailable', async (t) => {
     send({ cmd: 'connack', reasonCode: 0x88, sessionPresent: false });
     return true;
   });
-  await t.rejects(mqtt.connect(port), { code: 'target-unavailable', message: /CONNACK 0x88/ });
-  t.notOk(await mqtt.ready(port, 1000));
+  await t.rejects(mqtt.connect(localAddress(port)), { code: 'target-unavailable', message: /CONNACK 0x88/ });
+  t.notOk(await mqtt.ready(localAddress(port), 1000));
 });
 
 t.test('ready makes the session of the receiver when the server has no subscriber', async (t) => {
@@ -122,14 +123,14 @@ t.test('ready makes the session of the receiver when the server has no subscribe
     send({ cmd: 'puback', messageId: packet.messageId ?? 0, reasonCode: subscribed ? 0 : 0x10 });
     return true;
   });
-  t.ok(await mqtt.ready(port, 1000));
+  t.ok(await mqtt.ready(localAddress(port), 1000));
   t.strictSame(seen.splice(0), [
     'connect clean',
     'publish plugpull/ready',
     'connect plugpull-receiver',
     'subscribe plugpull/# 1',
   ]);
-  t.ok(await mqtt.ready(port, 1000));
+  t.ok(await mqtt.ready(localAddress(port), 1000));
   t.strictSame(seen, ['connect clean', 'publish plugpull/ready'], 'the session exists: it is left alone');
 });
 
@@ -142,7 +143,7 @@ t.test('an acknowledgement is known after the next round trip, and broken withou
       return true;
     });
     const receipts = new ReceiptList();
-    const receiver = await mqtt.receive([port], { run: RUN, receipts });
+    const receiver = await mqtt.receive([localAddress(port)], { run: RUN, receipts });
     await receipts.waitFor('settled', 1);
     await receiver.close();
     t.match(receipts.ofKind('delivered')[0], { id: '1', digest: message('1').digest });
@@ -163,7 +164,7 @@ t.test('a refused delivery is not acknowledged, and comes again on the next conn
   const receipts = new ReceiptList();
   const replyFor = (_id: string | null, delivery: number) =>
     ({ answer: delivery === 1 ? 'later' : 'accept', delayMs: 0 }) as const;
-  const receiver = await mqtt.receive([port], { run: RUN, receipts, replyFor });
+  const receiver = await mqtt.receive([localAddress(port)], { run: RUN, receipts, replyFor });
   await receipts.waitFor('consumed', 1);
   await receiver.close();
   t.equal(connections, 2);
@@ -191,7 +192,7 @@ t.test('deliveries that are held when the connection breaks are refused, and not
     return false;
   });
   const receipts = new ReceiptList();
-  const receiver = await mqtt.receive([port], { run: RUN, receipts });
+  const receiver = await mqtt.receive([localAddress(port)], { run: RUN, receipts });
   receiver.hold();
   await receipts.waitFor('delivered', 2);
   t.equal(receiver.inDelivery(), 2);

@@ -1,19 +1,21 @@
 import type { IPublishPacket } from 'mqtt-packet';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
+import { openersFor } from '../client/openers.js';
 import { type Delivery, type OpenPushSource, PushReceiver } from '../client/push-receiver.js';
 import { connectProducer, type Session } from '../client/session.js';
+import { answerTimeoutMs } from '../client/timeout.js';
 import type { Answer, Protocol } from '../protocol.js';
 import { hex, isError, MqttConnection, READY_TOPIC, TOPIC } from './connection.js';
 
 /** MQTT 5 with QoS 1 and a session that outlives the receiver's connection. */
 export const mqtt: Protocol = {
   name: 'mqtt',
-  connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
+  connect: (address, options) => connectProducer(openSession, address, options?.timeoutMs),
   ready: mqttReady,
-  receive: async (ports, options) => new PushReceiver(ports.map(openSource), options),
+  receive: async (addresses, options) => new PushReceiver(openersFor(addresses, 1, openSource), options),
 };
 
-const ANSWER_TIMEOUT_MS = 10_000;
 /** Reason code of a PUBACK: the server took the message and has no session to keep it for. */
 const NO_SUBSCRIBERS = 0x10;
 
@@ -26,8 +28,8 @@ export function answerOf(reasonCode: number): Answer {
   return { outcome: 'indefinite', detail: `${detail}: not in the standard` };
 }
 
-async function openSession(port: number, timeoutMs: number): Promise<Session> {
-  const connection = await MqttConnection.open(port, timeoutMs, 'temporary');
+async function openSession(address: Address, timeoutMs: number): Promise<Session> {
+  const connection = await MqttConnection.open(address, timeoutMs, 'temporary');
   return {
     async put({ bytes }) {
       try {
@@ -45,15 +47,15 @@ async function openSession(port: number, timeoutMs: number): Promise<Session> {
  * Tries once whether the server accepts connections and has the receiver's session. It makes the session if
  * there is none: a server keeps messages only for sessions that exist. Never rejects.
  */
-async function mqttReady(port: number, timeoutMs: number): Promise<boolean> {
+async function mqttReady(address: Address, timeoutMs: number): Promise<boolean> {
   let client: MqttConnection | undefined;
   let receiver: MqttConnection | undefined;
   try {
-    client = await MqttConnection.open(port, timeoutMs, 'temporary');
+    client = await MqttConnection.open(address, timeoutMs, 'temporary');
     const reasonCode = await client.publish(READY_TOPIC, Buffer.alloc(0));
     if (reasonCode !== NO_SUBSCRIBERS) return reasonCode === 0;
     // Deliveries to this connection are not acknowledged: the server delivers them again to the next one.
-    receiver = await MqttConnection.open(port, timeoutMs, 'receiver');
+    receiver = await MqttConnection.open(address, timeoutMs, 'receiver');
     await receiver.subscribe();
     return true;
   } catch {
@@ -65,9 +67,10 @@ async function mqttReady(port: number, timeoutMs: number): Promise<boolean> {
 }
 
 /** Opens the only connection of the receiver: a session has one connection at a time. */
-function openSource(port: number): OpenPushSource {
+function openSource(address: Address): OpenPushSource {
   return async (onDelivery) => {
-    const connection = await MqttConnection.open(port, ANSWER_TIMEOUT_MS, 'receiver', (packet, from) => {
+    const timeoutMs = answerTimeoutMs(address);
+    const connection = await MqttConnection.open(address, timeoutMs, 'receiver', (packet, from) => {
       if (packet.topic === READY_TOPIC) from.acknowledge(packet);
       else onDelivery(deliveryOf(packet, from));
     });

@@ -2,6 +2,7 @@ import {
   AckPolicy,
   type Consumer,
   type ConsumerConfig,
+  type ConsumerInfo,
   JetStreamApiCodes,
   JetStreamApiError,
   type JsMsg,
@@ -9,14 +10,17 @@ import {
   jetstreamManager,
   RetentionPolicy,
   StorageType,
+  type StreamInfo,
 } from '@nats-io/jetstream';
 import { connect, type NatsConnection, NoRespondersError, nanos } from '@nats-io/transport-node';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
 import { openGuarded } from '../client/input-guard.js';
+import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer, type Session } from '../client/session.js';
-import { withTimeout } from '../client/timeout.js';
-import type { Answer, Protocol } from '../protocol.js';
+import { answerTimeoutMs, withTimeout } from '../client/timeout.js';
+import type { Answer, Protocol, ReadyOptions } from '../protocol.js';
 
 /** Name of the stream that holds the messages, and of its only subject. */
 const STREAM = 'PLUGPULL';
@@ -25,25 +29,24 @@ const SUBJECT = 'plugpull';
 const CONSUMER = 'plugpull';
 /** Number of connections of the receiver. */
 const CONSUMERS = 2;
+/** Greatest number of copies of a stream. */
+const MAX_COPIES = 5;
 /** Time that the receiver waits for a message. It is the least that the client accepts. */
 const WAIT_MS = 1000;
 /** Time after which the server delivers a message again that was not acknowledged. */
 const ACK_WAIT_MS = 2000;
-const ANSWER_TIMEOUT_MS = 10_000;
 
 /** NATS JetStream: acknowledged publishes, a pull consumer, acknowledgements with an answer. */
 export const nats: Protocol = {
   name: 'nats',
-  connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
+  connect: (address, options) => connectProducer(openSession, address, options?.timeoutMs),
   ready: natsReady,
-  async receive(ports, options) {
-    const openers = ports.flatMap((port) =>
-      Array.from(
-        { length: options.inOrder ? 1 : CONSUMERS },
-        () => () => openSource(port, options.inOrder === true),
-      ),
+  async receive(addresses, options) {
+    const inOrder = options.inOrder === true;
+    return new PullReceiver(
+      openersFor(addresses, inOrder ? 1 : CONSUMERS, (address) => () => openSource(address, inOrder)),
+      options,
     );
-    return new PullReceiver(openers, options);
   },
 };
 
@@ -65,9 +68,9 @@ function isNoResponders(error: unknown): boolean {
 }
 
 /** Opens a connection that does not reconnect: each answer must belong to exactly one request of the kit. */
-async function openNats(port: number, timeoutMs: number): Promise<NatsConnection> {
+async function openNats({ host, port }: Address, timeoutMs: number): Promise<NatsConnection> {
   const options = {
-    servers: `127.0.0.1:${port}`,
+    servers: `${host}:${port}`,
     reconnect: false,
     timeout: timeoutMs,
     noRandomize: true,
@@ -76,8 +79,8 @@ async function openNats(port: number, timeoutMs: number): Promise<NatsConnection
   return openGuarded(() => connect(options));
 }
 
-async function openSession(port: number, timeoutMs: number): Promise<Session> {
-  const connection = await openNats(port, timeoutMs);
+async function openSession(address: Address, timeoutMs: number): Promise<Session> {
+  const connection = await openNats(address, timeoutMs);
   const stream = jetstream(connection);
   let usable = true;
   void connection.closed().then(() => {
@@ -106,24 +109,36 @@ async function openSession(port: number, timeoutMs: number): Promise<Session> {
 /**
  * Tries once whether the server has the stream and its consumer, and makes them if they do not exist. Never
  * rejects.
+ * @param options with several replicas, each new stream and consumer gets copies on as many nodes. Then both must have a
+ *   leader, and all copies of a stream that never had a message must be current.
  */
-async function natsReady(port: number, timeoutMs: number): Promise<boolean> {
+async function natsReady(
+  address: Address,
+  timeoutMs: number,
+  { replicas = 1 }: ReadyOptions = {},
+): Promise<boolean> {
   let connection: NatsConnection | undefined;
   try {
-    connection = await openNats(port, timeoutMs);
+    connection = await openNats(address, timeoutMs);
     const manager = await jetstreamManager(connection, { timeout: timeoutMs });
-    await unlessMissing(manager.streams.info(STREAM), JetStreamApiCodes.StreamNotFound, () =>
+    const copies = copiesFor(replicas);
+    const stream = await unlessMissing(manager.streams.info(STREAM), JetStreamApiCodes.StreamNotFound, () =>
       manager.streams.add({
         name: STREAM,
         subjects: [SUBJECT],
         storage: StorageType.File,
         retention: RetentionPolicy.Workqueue,
+        ...copies,
       }),
     );
-    await unlessMissing(manager.consumers.info(STREAM, CONSUMER), JetStreamApiCodes.ConsumerNotFound, () =>
-      manager.consumers.add(STREAM, consumerConfig()),
+    const consumer = await unlessMissing(
+      manager.consumers.info(STREAM, CONSUMER),
+      JetStreamApiCodes.ConsumerNotFound,
+      () => manager.consumers.add(STREAM, { ...consumerConfig(), ...copies }),
     );
-    return true;
+    if (replicas === 1) return true;
+    const isNew = stream.state.last_seq === 0;
+    return isElected(stream, isNew) && isElected(consumer, isNew);
   } catch {
     return false;
   } finally {
@@ -131,33 +146,46 @@ async function natsReady(port: number, timeoutMs: number): Promise<boolean> {
   }
 }
 
+/** Returns the part of a configuration that asks for a copy on each node: an odd number, as the server demands at most 5. */
+function copiesFor(nodes: number): { num_replicas?: number } {
+  if (nodes < 3) return {};
+  return { num_replicas: nodes < MAX_COPIES ? 3 : MAX_COPIES };
+}
+
+/** Returns whether a stream or consumer has a leader; and, for `allCurrent`, whether all its copies are complete. */
+function isElected({ cluster }: Pick<StreamInfo | ConsumerInfo, 'cluster'>, allCurrent: boolean): boolean {
+  if (cluster?.leader === undefined || cluster.leader === '') return false;
+  return !allCurrent || (cluster.replicas ?? []).every(({ current, offline }) => current && offline !== true);
+}
+
 function consumerConfig(): Partial<ConsumerConfig> {
   return { durable_name: CONSUMER, ack_policy: AckPolicy.Explicit, ack_wait: nanos(ACK_WAIT_MS) };
 }
 
-async function unlessMissing(
-  info: Promise<unknown>,
+async function unlessMissing<Info>(
+  info: Promise<Info>,
   code: number,
-  make: () => Promise<unknown>,
-): Promise<void> {
+  make: () => Promise<Info>,
+): Promise<Info> {
   try {
-    await info;
+    return await info;
   } catch (error) {
     if (!(error instanceof JetStreamApiError && error.code === code)) throw error;
-    await make();
+    return await make();
   }
 }
 
 /** @param oneAtATime lets the server deliver a message only when the one before is acknowledged or comes again. */
-async function openSource(port: number, oneAtATime: boolean): Promise<LeaseSource> {
-  const connection = await openNats(port, ANSWER_TIMEOUT_MS);
+async function openSource(address: Address, oneAtATime: boolean): Promise<LeaseSource> {
+  const timeoutMs = answerTimeoutMs(address);
+  const connection = await openNats(address, timeoutMs);
   let consumer: Consumer;
   try {
     if (oneAtATime) {
-      const manager = await jetstreamManager(connection, { timeout: ANSWER_TIMEOUT_MS });
+      const manager = await jetstreamManager(connection, { timeout: timeoutMs });
       await manager.consumers.update(STREAM, CONSUMER, { max_ack_pending: 1 });
     }
-    consumer = await withTimeout(jetstream(connection).consumers.get(STREAM, CONSUMER), ANSWER_TIMEOUT_MS);
+    consumer = await withTimeout(jetstream(connection).consumers.get(STREAM, CONSUMER), timeoutMs);
   } catch (error) {
     await connection.close();
     throw error;
@@ -170,18 +198,18 @@ async function openSource(port: number, oneAtATime: boolean): Promise<LeaseSourc
   return {
     async next() {
       const message = await Promise.race([consumer.next({ expires: WAIT_MS }), broken]);
-      return message === null ? undefined : leaseOf(message, broken);
+      return message === null ? undefined : leaseOf(message, broken, timeoutMs);
     },
     close: () => void connection.close().catch(() => {}),
   };
 }
 
 /** @param broken rejects when the connection has ended. */
-function leaseOf(message: JsMsg, broken: Promise<never>): Lease {
+function leaseOf(message: JsMsg, broken: Promise<never>, timeoutMs: number): Lease {
   return {
     body: Buffer.from(message.data),
     async consume() {
-      if (await Promise.race([message.ackAck({ timeout: ANSWER_TIMEOUT_MS }), broken])) return undefined;
+      if (await Promise.race([message.ackAck({ timeout: timeoutMs }), broken])) return undefined;
       throw new Error('no answer to the acknowledgement');
     },
     async giveBack() {

@@ -1,6 +1,7 @@
 import { Socket } from 'node:net';
 import { Client } from 'pg';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
 import { guardInput } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -18,18 +19,21 @@ const CREATE = `CREATE TABLE IF NOT EXISTS ${TABLE} (id bigserial PRIMARY KEY, b
  */
 const INDEFINITE_SQLSTATE = /^(?:08|57P0|40003|XX|58)/;
 
+/** Sockets of the clients: pg does not end one whose server does not answer. */
+const sockets = new WeakMap<Client, Socket>();
+
 /**
  * Opens a connection as `PGUSER` (default `postgres`) to `PGDATABASE` (default `postgres`). It sends
  * `PGPASSWORD` if the server asks for a password.
  * @throws Error when the target does not accept the connection within `timeoutMs`, which is also the limit
  * for every answer.
  */
-export async function openPostgres(port: number, timeoutMs: number): Promise<Client> {
+async function openPostgres({ host, port }: Address, timeoutMs: number): Promise<Client> {
   const socket = new Socket();
   guardInput(socket);
   const client = new Client({
     stream: () => socket,
-    host: '127.0.0.1',
+    host,
     port,
     user: process.env.PGUSER ?? 'postgres',
     database: process.env.PGDATABASE ?? 'postgres',
@@ -38,23 +42,42 @@ export async function openPostgres(port: number, timeoutMs: number): Promise<Cli
   });
   // Ignore the event: the pending queries are rejected with the same error.
   client.on('error', () => {});
+  sockets.set(client, socket);
   await client.connect();
   return client;
+}
+
+/**
+ * The same as `openPostgres` for a target without nodes. A node must not be a standby: it answers, and takes no message.
+ * @throws Error for a standby.
+ */
+export async function openPrimary(address: Address, timeoutMs: number): Promise<Client> {
+  const client = await openPostgres(address, timeoutMs);
+  if (address.node === undefined) return client;
+  try {
+    const { rows } = await client.query<{ standby: boolean }>('SELECT pg_is_in_recovery() AS standby');
+    if (rows[0]?.standby !== false) throw new Error('a standby takes no messages');
+    return client;
+  } catch (error) {
+    await closePostgres(client);
+    throw error;
+  }
 }
 
 /** Closes a connection; a query under way is broken off. Gives up after CLOSE_TIMEOUT_MS. Never rejects. */
 export async function closePostgres(client: Client): Promise<void> {
   await withTimeout(client.end(), CLOSE_TIMEOUT_MS).catch(() => {});
+  sockets.get(client)?.destroy();
 }
 
 /**
  * Tries once whether the target accepts connections and has the table, and creates the table if needed. Never
  * rejects.
  */
-export async function postgresReady(port: number, timeoutMs: number): Promise<boolean> {
+export async function postgresReady(address: Address, timeoutMs: number): Promise<boolean> {
   let client: Client | undefined;
   try {
-    client = await openPostgres(port, timeoutMs);
+    client = await openPrimary(address, timeoutMs);
     await client.query(CREATE);
     return true;
   } catch {
@@ -65,8 +88,8 @@ export async function postgresReady(port: number, timeoutMs: number): Promise<bo
 }
 
 /** Opens a connection that inserts each message in a separate transaction. */
-export async function postgresSession(port: number, timeoutMs: number): Promise<Session> {
-  const client = await openPostgres(port, timeoutMs);
+export async function postgresSession(address: Address, timeoutMs: number): Promise<Session> {
+  const client = await openPrimary(address, timeoutMs);
   let usable = true;
   // A connection executes one query at a time.
   let previousInsert: Promise<unknown> = Promise.resolve();

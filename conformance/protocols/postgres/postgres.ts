@@ -1,9 +1,12 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Client } from 'pg';
+import type { Address } from '../address.js';
+import { openersFor } from '../client/openers.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer } from '../client/session.js';
+import { answerTimeoutMs } from '../client/timeout.js';
 import type { Protocol } from '../protocol.js';
-import { closePostgres, openPostgres, postgresReady, postgresSession, TABLE } from './client.js';
+import { closePostgres, openPrimary, postgresReady, postgresSession, TABLE } from './client.js';
 
 const CONSUMERS = 2;
 
@@ -13,20 +16,17 @@ const CONSUMERS = 2;
  */
 export const postgres: Protocol = {
   name: 'postgres',
-  connect: (port, options) => connectProducer(postgresSession, port, options?.timeoutMs),
+  connect: (address, options) => connectProducer(postgresSession, address, options?.timeoutMs),
   ready: postgresReady,
-  async receive(ports, options) {
-    const openers = ports.flatMap((port) =>
-      Array.from(
-        { length: options.inOrder ? 1 : CONSUMERS },
-        () => () => postgresSource(port, options.inOrder ? SELECT_IN_ORDER : SELECT),
-      ),
+  async receive(addresses, options) {
+    const [count, select] = options.inOrder ? [1, SELECT_IN_ORDER] : [CONSUMERS, SELECT];
+    return new PullReceiver(
+      openersFor(addresses, count, (address) => () => postgresSource(address, select)),
+      options,
     );
-    return new PullReceiver(openers, options);
   },
 };
 
-const ANSWER_TIMEOUT_MS = 10_000;
 /** Pause between queries of an empty table. */
 const POLL_INTERVAL_MS = 20;
 
@@ -38,8 +38,8 @@ const DELETE = `DELETE FROM ${TABLE} WHERE id = $1`;
 /**
  * Opens a source that takes rows one at a time. A transaction locks each row until it is deleted and committed.
  */
-async function postgresSource(port: number, select: string): Promise<LeaseSource> {
-  const client = await openPostgres(port, ANSWER_TIMEOUT_MS);
+async function postgresSource(address: Address, select: string): Promise<LeaseSource> {
+  const client = await openPrimary(address, answerTimeoutMs(address));
   return {
     async next() {
       await client.query('BEGIN');

@@ -10,9 +10,11 @@ const PROTOCOLS: Readonly<Record<ProtocolName, () => Promise<Protocol>>> = {
   mqtt: async () => (await import('../mqtt/mqtt.js')).mqtt,
   nats: async () => (await import('../nats/nats.js')).nats,
   amqp: async () => (await import('../amqp/amqp.js')).amqp,
+  'amqp-stream': async () => (await import('../amqp/stream.js')).amqpStream,
   beanstalk: async () => (await import('../beanstalk/beanstalk.js')).beanstalk,
   'redis-stream': async () => (await import('../redis/stream.js')).redisStream,
   'redis-list': async () => (await import('../redis/list.js')).redisList,
+  'redis-wait': async () => (await import('../redis/stream.js')).redisWait,
   postgres: async () => (await import('../postgres/postgres.js')).postgres,
 };
 

@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { messageOf } from '../../errors.js';
+import type { Address } from '../address.js';
 import { guardInput } from '../client/input-guard.js';
 
 /** One reply of an SMTP server. */
@@ -40,9 +41,9 @@ export class SmtpConnection {
   }
 
   /** Opens a connection; resolves before the greeting. Rejects if that fails or takes longer than `timeoutMs`. */
-  static open(port: number, timeoutMs: number): Promise<SmtpConnection> {
+  static open({ host, port }: Address, timeoutMs: number): Promise<SmtpConnection> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ host: '127.0.0.1', port });
+      const socket = connect({ host, port });
       const timer = setTimeout(
         () => socket.destroy(new Error(`no connection within ${timeoutMs} ms`)),
         timeoutMs,

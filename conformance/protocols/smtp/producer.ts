@@ -1,4 +1,5 @@
 import { KitError, messageOf } from '../../errors.js';
+import { type Address, describeAddress } from '../address.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
 import { type Reply, replyText, SmtpConnection } from './connection.js';
@@ -16,10 +17,10 @@ const QUIT_TIMEOUT_MS = 1000;
  * @throws KitError target-unavailable when the target does not accept the connection; then nothing was
  * submitted.
  */
-export async function connectSmtp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
+export async function connectSmtp(address: Address, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
   let connection: SmtpConnection | undefined;
   try {
-    connection = await SmtpConnection.open(port, timeoutMs);
+    connection = await SmtpConnection.open(address, timeoutMs);
     expectCode(await connection.reply(timeoutMs), 220);
     await connection.send('EHLO producer.plugpull.test\r\n');
     const ehlo = expectCode(await connection.reply(timeoutMs), 250);
@@ -27,7 +28,9 @@ export async function connectSmtp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS):
     return new SmtpProducer(connection, timeoutMs, extensions.has('PIPELINING'), extensions.has('8BITMIME'));
   } catch (error) {
     connection?.break('given up');
-    throw new KitError('target-unavailable', `port ${port}: ${messageOf(error)}`, { cause: error });
+    throw new KitError('target-unavailable', `${describeAddress(address)}: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 

@@ -5,6 +5,7 @@ import t, { type Test } from 'tap';
 import { KitError } from '../../errors.js';
 import { seeded } from '../../fixtures/random.js';
 import { ReceiptList } from '../../fixtures/receipts.js';
+import { localAddress } from '../address.js';
 import { compose } from '../message.js';
 import type { DeliveryReply } from '../protocol.js';
 import { MESSAGE_SHAPES, type MessageShape } from '../shapes.js';
@@ -120,7 +121,7 @@ t.test('each answer to a submit has its exact outcome', async (t) => {
   ];
   for (const [name, script, outcome, detail, usable] of cases) {
     const { port } = await scripted(t, script);
-    const producer = await connectSmtp(port, name.startsWith('silent') ? 400 : 10_000);
+    const producer = await connectSmtp(localAddress(port), name.startsWith('silent') ? 400 : 10_000);
     const answer = await producer.submit(message('1'));
     t.match(answer, { outcome, detail }, name);
     t.equal(producer.usable(), usable, `${name}: ${usable ? 'usable' : 'not usable'}`);
@@ -132,7 +133,7 @@ t.test('each answer to a submit has its exact outcome', async (t) => {
 
 t.test('one refused recipient of several does not lead to an empty message for the others', async (t) => {
   const { port, heard } = await scripted(t, but('RCPT TO:<r1.', '550 nobody'));
-  const producer = await connectSmtp(port, 10_000);
+  const producer = await connectSmtp(localAddress(port), 10_000);
   t.match(await producer.submit(message('1', 'many-recipients')), { outcome: 'rejected' });
   t.notOk(heard.includes('.'));
   await producer.close();
@@ -147,25 +148,25 @@ t.test('a target that does not accept the connection is target-unavailable and n
   for (const [name, script, greeting, detail] of cases) {
     const { port } = await scripted(t, script, greeting);
     await t.rejects(
-      connectSmtp(port, 400),
+      connectSmtp(localAddress(port), 400),
       { code: 'target-unavailable', exitCode: 3, message: detail },
       name,
     );
-    t.notOk(await smtp.ready(port, 400), `${name}: not ready`);
+    t.notOk(await smtp.ready(localAddress(port), 400), `${name}: not ready`);
   }
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   server.close();
   await once(server, 'close');
-  await t.rejects(connectSmtp(port), KitError);
-  t.notOk(await smtp.ready(port, 400));
+  await t.rejects(connectSmtp(localAddress(port)), KitError);
+  t.notOk(await smtp.ready(localAddress(port), 400));
 });
 
 t.test('a producer hangs up at each point, and all its outcomes are then indefinite', async (t) => {
   const { port, heard } = await scripted(t, polite);
   for (const where of ['before-data', 'in-data', 'before-answer'] as const) {
-    const producer = await connectSmtp(port);
+    const producer = await connectSmtp(localAddress(port));
     t.match(await producer.submit(message('1'), { hangUp: where }), {
       outcome: 'indefinite',
       detail: /on purpose/,
@@ -193,7 +194,7 @@ t.test(
       return polite(command, socket);
     };
     const { port } = await scripted(t, script);
-    const producer = await connectSmtp(port, 5000);
+    const producer = await connectSmtp(localAddress(port), 5000);
     const answers = await Promise.all(['1', '2', '3'].map((id) => producer.submit(message(id))));
     t.same(
       answers.map(({ detail }) => detail),
@@ -216,12 +217,12 @@ async function relay(
   const receipts = new ReceiptList();
   const sink = await smtp.receive([], { run: RUN, receipts, ...options });
   t.teardown(() => sink.close());
-  return { receipts, sink, producer: await smtp.connect(portOf(sink.sink)) };
+  return { receipts, sink, producer: await smtp.connect(localAddress(portOf(sink.sink))) };
 }
 
 t.test('the sink receives messages of every shape byte for byte', async (t) => {
   const { receipts, sink, producer } = await relay(t);
-  t.ok(await smtp.ready(portOf(sink.sink), 5000));
+  t.ok(await smtp.ready(localAddress(portOf(sink.sink)), 5000));
   for (const shape of MESSAGE_SHAPES) {
     const sent = message(shape, shape);
     t.match(await producer.submit(sent), { outcome: 'confirmed' }, shape);
@@ -321,7 +322,7 @@ t.test('the sink refuses with the scripted answers, and accepts the message late
   });
   const said: string[] = [];
   for (const _ of answers) {
-    const producer = await smtp.connect(portOf(sink.sink));
+    const producer = await smtp.connect(localAddress(portOf(sink.sink)));
     said.push((await producer.submit(message('1'))).detail.slice(0, 3));
     await producer.close();
   }
@@ -348,7 +349,7 @@ t.test('a message without an id of the run is reported without an id', async (t)
 t.test('a sink can close while sessions are open and answers are outstanding', async (t) => {
   const receipts = new ReceiptList();
   const sink = await SmtpSink.start({ run: RUN, receipts });
-  const producer = await connectSmtp(portOf(sink.sink));
+  const producer = await connectSmtp(localAddress(portOf(sink.sink)));
   sink.hold();
   const answer = producer.submit(message('1'));
   await receipts.waitFor('delivered', 1);
@@ -367,8 +368,8 @@ t.test('a closed sink has reported the end of each of its sessions', async (t) =
     delayMs: id === '1' ? 0 : 5000,
   });
   const sink = await SmtpSink.start({ run: RUN, receipts, replyFor });
-  const accepted = await connectSmtp(portOf(sink.sink));
-  const undecided = await connectSmtp(portOf(sink.sink));
+  const accepted = await connectSmtp(localAddress(portOf(sink.sink)));
+  const undecided = await connectSmtp(localAddress(portOf(sink.sink)));
   await accepted.submit(message('1'));
   const answer = undecided.submit(message('2'));
   await receipts.waitFor('delivered', 2);

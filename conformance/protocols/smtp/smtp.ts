@@ -7,15 +7,15 @@ export const smtp: Protocol = {
   name: 'smtp',
   // The sink does not offer BINARYMIME, so a relay could not pass on NUL bytes (RFC 3030, section 3).
   content: '8bit',
-  connect: (port, options) => connectSmtp(port, options?.timeoutMs),
-  async ready(port, timeoutMs) {
+  connect: (address, options) => connectSmtp(address, options?.timeoutMs),
+  async ready(address, timeoutMs) {
     try {
-      const producer = await connectSmtp(port, timeoutMs);
+      const producer = await connectSmtp(address, timeoutMs);
       await producer.close();
       return true;
     } catch {
       return false;
     }
   },
-  receive: (_ports, options) => SmtpSink.start(options),
+  receive: (_addresses, options) => SmtpSink.start(options),
 };

@@ -99,11 +99,11 @@ export class LogPositionLedger extends Ledger {
     this.digests.set(message.id, createHash('sha256').update(message.bytes).digest('hex'));
   }
 
-  override answered(id: string, answer: Answer): void {
+  override answered(id: string, answer: Answer, node?: string): void {
     // Read the position after the answer has come: every write that the answer relies on is in the log by
     // then.
     if (answer.outcome === 'confirmed') this.#recordPosition(id, 'confirmed');
-    super.answered(id, answer);
+    super.answered(id, answer, node);
   }
 
   override trackReceipts(next: Receipts): Receipts {

@@ -79,7 +79,9 @@ export class Ledger {
   readonly #recipientsOf = new Map<number, readonly number[]>();
   /** Recipients that have accepted a message, by message id; only of unconsumed messages with several recipients. */
   readonly #served = new Map<string, Set<number>>();
+  /** Numbers of confirmed messages by the node that has confirmed them. */
   readonly #listeners = new Set<() => void>();
+  readonly #confirmedBy = new Map<string, number>();
 
   constructor(run: string, recorder: Recorder) {
     this.#run = run;
@@ -111,19 +113,33 @@ export class Ledger {
     this.tally.backlogBytes += bytes.length;
   }
 
-  /** Records the target's answer to a message. */
-  answered(id: string, { outcome, detail }: Answer): void {
-    this.#recorder.record({ kind: 'answered', id, outcome, detail });
+  /**
+   * Records the target's answer to a message.
+   * @param node node to which the message was submitted; undefined for a target without `nodes`.
+   */
+  answered(id: string, { outcome, detail }: Answer, node?: string): void {
+    this.#recorder.record({
+      kind: 'answered',
+      ...{ id, outcome, detail },
+      ...(node === undefined ? {} : { node }),
+    });
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     entry.state = outcome;
     this.tally.inFlight--;
     this.tally[outcome]++;
+    if (outcome === 'confirmed' && node !== undefined)
+      this.#confirmedBy.set(node, this.confirmedBy(node) + 1);
     if (outcome === 'confirmed' && !entry.consumed) {
       this.tally.outstanding++;
       this.#outstanding.set(id, performance.now());
     } else this.#forgetSize(id);
     this.#notifyListeners();
+  }
+
+  /** Returns the number of messages that a node has confirmed. */
+  confirmedBy(node: string): number {
+    return this.#confirmedBy.get(node) ?? 0;
   }
 
   /** Makes a `Receipts` that updates the ledger with each report of a receiver and passes it on to `next`. */

@@ -6,6 +6,11 @@ export interface NodeNetwork extends Links {
   readonly addresses: ReadonlyMap<string, string>;
   /** Returns the command that precedes a command of a node, so that it runs in the network of the node. */
   enter(node: string): readonly string[];
+  /**
+   * Returns the network namespace of a node as /proc names it, `net:[NUMBER]`. Every process in it belongs to the node.
+   * Absent where nodes are containers.
+   */
+  namespaceOf?(node: string): string;
   /** Removes the network. It can be called from an exit handler, and more than once. */
   remove(): void;
 }

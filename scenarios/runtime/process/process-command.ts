@@ -33,11 +33,13 @@ export type ProcessCommand = (command: RawCommand) => StartCommand;
 /**
  * Makes the function that prepares commands: they run in the current boot and as their user.
  * @param accounts accounts of the users that the target names.
+ * @param outermost command that precedes everything else, such as the one that enters the network of a node.
  */
 export function processCommands(
   boot: Boot,
   accounts: ReadonlyMap<string, UserAccount>,
   workingDir: string,
+  outermost: readonly string[] = [],
 ): ProcessCommand {
   return ({ command, user, serviceEnv = {}, wrap = [], env = {} }) => {
     const account = user === undefined ? undefined : accounts.get(user);
@@ -49,9 +51,10 @@ export function processCommands(
     // enter the boot, and leave its files in the /dev/shm of the machine.
     const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
     const inner = [...wrap, ...(account?.command ?? []), ...command];
-    const [program = '', ...args] = boot.enter(
-      variables.length > 0 ? ['env', ...variables, ...inner] : inner,
-    );
+    const [program = '', ...args] = [
+      ...outermost,
+      ...boot.enter(variables.length > 0 ? ['env', ...variables, ...inner] : inner),
+    ];
     return { program, args, env: outer };
   };
 }

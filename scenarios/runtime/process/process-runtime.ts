@@ -12,6 +12,7 @@ import { killStrays, ticksNow } from '../../host/strays.js';
 import { packageRoot } from '../../host/version.js';
 import { BootView } from '../boot/boot-view.js';
 import { giveTo } from '../disks/owner.js';
+import { createNodeNetwork } from '../nodes/namespace-network.js';
 import {
   type CommandResult,
   type Deployment,
@@ -54,6 +55,7 @@ export const processRuntime: Runtime = {
       name: 'process',
       pathsFor: () => ({ dir: target.dir, node: process.execPath }),
       supports: () => ({ available: true }),
+      makeNetwork: createNodeNetwork,
       deploy: (plan) =>
         new ProcessDeployment(plan, { targetDir: target.dir, words: wordsOf(target), accounts }),
     };
@@ -61,8 +63,8 @@ export const processRuntime: Runtime = {
 };
 
 /** Returns the words of the commands that belong to no service, with the folder of the target file filled in. */
-function wordsOf({ dir, install, verify, nudge, crashStates }: Target): string[] {
-  const commands = [install, verify, nudge, crashStates?.install, crashStates?.restore];
+function wordsOf({ dir, install, promote, verify, nudge, crashStates }: Target): string[] {
+  const commands = [install, promote, verify, nudge, crashStates?.install, crashStates?.restore];
   return commands.flatMap((command) => command ?? []).map((word) => word.replaceAll('{dir}', dir));
 }
 
@@ -117,7 +119,9 @@ export class ProcessDeployment implements Deployment {
       ],
       registry,
     });
-    this.#commandFor = processCommands(this.#boot, accounts, workingDir);
+    // The directory with the namespaces of the network is not in the boot: enter them first.
+    const outermost = plan.node === undefined ? [] : plan.node.network.enter(plan.node.name);
+    this.#commandFor = processCommands(this.#boot, accounts, workingDir, outermost);
     const escapes = new EscapeWatch(plan.runId, this.#sinceTicks, plan.services.length);
     this.#escapes = escapes;
     this.services = plan.services.map((service) => {
@@ -199,8 +203,14 @@ export class ProcessDeployment implements Deployment {
       await service.waitForExit(KILL_TIMEOUT_MS);
     }
     await this.#killEscaped();
-    const { dataDir, workingDir, ports } = this.#plan;
-    const criteria = { dirs: [dataDir, workingDir], ports, sinceTicks: this.#sinceTicks };
+    const { dataDir, workingDir, ports, node } = this.#plan;
+    const criteria = {
+      dirs: [dataDir, workingDir],
+      // On this machine, another program may use the ports of a node.
+      ports: node === undefined ? ports : [],
+      network: node?.network.namespaceOf?.(node.name),
+      sinceTicks: this.#sinceTicks,
+    };
     // A stray that forks during a scan is found by the next scan.
     await until(() => {
       const strays = killStrays(criteria);
