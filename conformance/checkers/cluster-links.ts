@@ -118,6 +118,8 @@ export function confirmedByMinority(history: readonly HistoryEvent[]): MinorityC
   const submittedMs = new Map<string, number>();
   let nodes: readonly string[] = [];
   let harm: Harm = NO_HARM;
+  /** Nodes of the last injection with a promotion. Such a node may go on alone until the others have caught up. */
+  let promoted: string[] = [];
   const end = (node: string, atMs: number) => {
     const { injection, confirmations } = cutOff.get(node) ?? { injection: 0, confirmations: [] };
     for (const { id, atMs: confirmedMs, sinceMs } of confirmations)
@@ -127,7 +129,8 @@ export function confirmedByMinority(history: readonly HistoryEvent[]): MinorityC
   const change = (next: Harm, atMs: number, injection: number) => {
     const isRepeated = isSameHarm(harm, next);
     harm = next;
-    const minority = cutOffNodes(nodes, harm);
+    promoted = harm.promoted ?? promoted;
+    const minority = cutOffNodes(nodes, { ...harm, promoted });
     for (const node of [...cutOff.keys()]) if (!minority.has(node)) end(node, atMs);
     for (const node of minority) {
       const known = cutOff.get(node);
@@ -140,6 +143,7 @@ export function confirmedByMinority(history: readonly HistoryEvent[]): MinorityC
     switch (event.kind) {
       case 'installed':
         change(NO_HARM, event.atMs, 0);
+        promoted = [];
         nodes = event.nodes ?? [];
         submittedMs.clear();
         break;
