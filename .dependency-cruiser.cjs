@@ -162,12 +162,13 @@ module.exports = {
     only(
       'faults',
       'power',
-      ['write-log', 'files'],
+      ['write-log', 'files', 'link'],
       'A power backend records and cuts a disk, and compares its files.',
     ),
     only('faults', 'crash-states', ['write-log', 'power'], 'Crash states are made from a recorded disk.'),
-    only('faults', 'process', ['tracing', 'files'], 'Faults of processes need no disk of their own.'),
-    only('faults', 'storage', ['tracing', 'files'], 'Faults of files need no power backend.'),
+    only('faults', 'link', [], 'Links between nodes know no process and no disk.'),
+    only('faults', 'process', ['tracing', 'files', 'link'], 'Faults of processes need no disk of their own.'),
+    only('faults', 'storage', ['tracing', 'files', 'link'], 'Faults of files need no power backend.'),
 
     only(
       'scenarios/runtime',

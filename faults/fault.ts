@@ -198,6 +198,8 @@ export interface PowerDisk {
    * @throws Error when something still uses the disk, or when it cannot be mounted again.
    */
   cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport>;
+  /** Lets the disk answer nothing for a while; undefined when the power backend cannot do that. */
+  readonly stall?: DiskStall | undefined;
   /** Injector of write errors; undefined when the power backend cannot make writes fail. */
   readonly writeErrors: WriteErrorInjector | undefined;
   /** Reason why the disk no longer works: its daemon has ended. Undefined while it works, or when it has no daemon. */
@@ -207,6 +209,21 @@ export interface PowerDisk {
    * proves nothing about it.
    */
   onLost?: ((why: string) => void) | undefined;
+}
+
+/** Makes a disk answer nothing, and lets it go on as if nothing had happened. It kills no process. */
+export interface DiskStall {
+  /**
+   * Stops the disk. Nothing is read, written or flushed until `end`: a process that waits for the disk goes on waiting. A cut
+   * of the power (`stop`, `resume`, `cut`) may follow in place of `end`. Calls while the disk is stalled prolong the time
+   * after which a watchdog ends the stall.
+   */
+  begin(): Promise<void>;
+  /**
+   * Completes the requests that waited, and lets the disk go on. It may be called when nothing is stalled.
+   * @throws Error when something else has ended the stall before.
+   */
+  end(): Promise<void>;
 }
 
 /**
@@ -240,6 +257,8 @@ export type Availability = { available: true } | { available: false; why: string
 export interface LostFile {
   /** Path below the data directory. */
   file: string;
+  /** Node whose data directory it is. Absent for a target without `nodes`. */
+  node?: string;
   /** Size before the crash, in bytes. */
   sizeBytes: number;
   /** Size after the crash, in bytes; null: the file is gone. */
@@ -351,6 +370,13 @@ export interface Fault {
    * that. The fault works without such a disk.
    */
   readonly preferredDisk?: 'power';
+  /** True for a fault that a round injects at most once: a second one needs a recovery whose end the kit cannot see. */
+  readonly oncePerRound?: true;
+  /**
+   * Whether receivers accept nothing from the wait before the fault until the target is ready again. Without that, a fast
+   * receiver has taken every confirmed message before the fault can lose it.
+   */
+  readonly holdsReceivers?: 'always' | 'sometimes';
   /**
    * Prepares the fault for a round. Called once per round, when the target is ready for the first time and
    * has received no message yet.

@@ -28,5 +28,17 @@ export async function killServices(services: readonly Service[]): Promise<string
 /** Returns the crash scope of a kill: whether no service, some services or all services went down. */
 export function scopeOf(killed: readonly string[], context: FaultContext): CrashScope {
   if (killed.length === 0) return 'none';
-  return killed.length === context.services.length ? 'all-processes' : 'some-processes';
+  const { cluster, services } = context;
+  const all = cluster === undefined ? services : cluster.nodes.flatMap((node) => node.services);
+  return killed.length === all.length ? 'all-processes' : 'some-processes';
+}
+
+/** Returns the nodes of these services as a part of an injection; nothing for a target without nodes. */
+export function namesOfHarmed(
+  { cluster, nodes }: FaultContext,
+  services: readonly string[],
+): Pick<Injection, 'nodes'> {
+  if (cluster === undefined) return {};
+  const harmed = nodes.filter((node) => node.services.some(({ name }) => services.includes(name)));
+  return { nodes: harmed.map(({ name }) => name) };
 }

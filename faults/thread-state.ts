@@ -16,3 +16,16 @@ export function allThreadsInState(pid: number, states: string): boolean {
     return true;
   }
 }
+
+/** Checks that a thread of a process is in one of the states; false when the process is gone. */
+export function hasThreadInState(pid: number, states: string): boolean {
+  try {
+    return readdirSync(`/proc/${pid}/task`).some((thread) => {
+      const text = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
+      return states.includes(text[text.lastIndexOf(')') + 2] ?? '?');
+    });
+  } catch (error) {
+    throwIfExhausted(error);
+    return false;
+  }
+}

@@ -32,7 +32,13 @@ const NO_CLAIM = 'guarantee.redeliverySeconds is not claimed';
  * Protocols in which no lease outlives its connection: the target offers a message again as soon as the connection is
  * gone or the transaction has ended. In the others only a time ends a lease, or the wait for the next attempt.
  */
-const LEASE_ENDS_WITH_CONNECTION: ReadonlySet<string> = new Set(['amqp', 'amqp-stream', 'mqtt', 'beanstalk', 'postgres']);
+const LEASE_ENDS_WITH_CONNECTION: ReadonlySet<string> = new Set([
+  'amqp',
+  'amqp-stream',
+  'mqtt',
+  'beanstalk',
+  'postgres',
+]);
 
 /**
  * Matches the `detail` of a refusal that the receiver did not choose: the connection or session of the delivery broke.

@@ -1,4 +1,9 @@
 import type { Fault } from '../fault.js';
+import { linkDelay, linkLoss } from '../link/impair.js';
+import { partition } from '../link/partition.js';
+import { staleLink } from '../link/stale-link.js';
+import { cutThenElect } from '../power/cut-then-elect.js';
+import { diskStall } from '../power/disk-stall.js';
 import { powerCut } from '../power/power-cut.js';
 import { clock } from '../process/clock.js';
 import { kill } from '../process/kill.js';
@@ -11,6 +16,7 @@ import { diskFull } from '../storage/disk-full.js';
 import { full } from '../storage/full.js';
 import { indexLoss } from '../storage/index-loss.js';
 import { ioError } from '../storage/io-error.js';
+import { nodeLoss } from '../storage/node-loss.js';
 import { tear } from '../storage/tear.js';
 
 /** Every fault, in the order in which the rounds use them. */
@@ -28,6 +34,13 @@ export const FAULTS: readonly Fault[] = [
   clock,
   diskFull,
   powerCut,
+  diskStall,
+  partition,
+  staleLink,
+  linkDelay,
+  linkLoss,
+  cutThenElect,
+  nodeLoss,
 ];
 
 /** Finds a fault by its name. A name may include a service: `kill-one:worker-a`. */

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CutReport, Loss, PowerDisk, Random } from '../fault.js';
+import type { CutReport, DiskStall, Loss, PowerDisk, Random } from '../fault.js';
 import { removeTree } from '../files/remove-tree.js';
 import { WriteLog } from '../write-log/reader.js';
 import { type CutResult, cutPower } from './crash-image.js';
@@ -118,10 +118,19 @@ export class BlocklogDisk implements PowerDisk {
 
   stop(): number {
     const log = this.#requireLog();
+    this.#pause();
+    return log.completeEntries();
+  }
+
+  readonly stall: DiskStall = {
+    begin: async () => this.#pause(),
+    end: async () => this.resume(),
+  };
+
+  #pause(): void {
     const pid = this.#daemon?.pid;
     if (pid !== undefined) this.#options.registry.stopping?.({ kind: 'process', pid });
     this.#daemon?.pause();
-    return log.completeEntries();
   }
 
   /** @throws Error when the disk was not stopped until now: what came after `stop` may be confirmed. */

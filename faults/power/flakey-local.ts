@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CutReport, PowerDisk, WriteErrorInjector } from '../fault.js';
+import type { CutReport, DiskStall, PowerDisk, WriteErrorInjector } from '../fault.js';
 import { removeTree } from '../files/remove-tree.js';
 import { dropFilesystem, type Filesystem } from './filesystem.js';
 import { FlakeyDisk } from './flakey.js';
@@ -63,15 +63,37 @@ export class LocalFlakeyDisk implements PowerDisk {
   }
 
   stop(): Promise<number> {
-    this.#options.registry.stopping?.({ kind: 'mapping', path: mappingPath(this.#options.name) });
+    this.#noteStopping();
     return this.#requireDisk().stop();
+  }
+
+  readonly stall: DiskStall = {
+    begin: () => {
+      this.#noteStopping();
+      return this.#requireDisk().stall.begin();
+    },
+    end: async () => {
+      try {
+        await this.#requireDisk().stall.end();
+      } finally {
+        this.#noteResumed();
+      }
+    },
+  };
+
+  #noteStopping(): void {
+    this.#options.registry.stopping?.({ kind: 'mapping', path: mappingPath(this.#options.name) });
+  }
+
+  #noteResumed(): void {
+    this.#options.registry.resumed?.({ kind: 'mapping', path: mappingPath(this.#options.name) });
   }
 
   async resume(): Promise<void> {
     try {
       await this.#requireDisk().resume();
     } finally {
-      this.#options.registry.resumed?.({ kind: 'mapping', path: mappingPath(this.#options.name) });
+      this.#noteResumed();
     }
   }
 

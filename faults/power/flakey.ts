@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Availability, CutReport, PowerDisk, WriteErrorInjector } from '../fault.js';
+import type { Availability, CutReport, DiskStall, PowerDisk, WriteErrorInjector } from '../fault.js';
 import type { Filesystem } from './filesystem.js';
 import { mkfsCommand, mountCommand } from './filesystem.js';
 import { type CommandHost, runScript } from './host.js';
@@ -87,8 +87,16 @@ const STOP = `${SCRIPT_HEAD}
 suspend
 KILL`;
 
+/** Script that stops the disk and kills nothing. */
+const STALL = `${SCRIPT_HEAD}
+if ! suspended; then suspend; fi`;
+
 /** Line by which RESUME says that the disk was not stopped any more. */
 const NOT_SUSPENDED = 'not suspended';
+
+/** Script that ends a stall: the kernel sends the requests that it has held back. */
+const END_STALL = `${SCRIPT_HEAD}
+if suspended; then resume; else echo '${NOT_SUSPENDED}'; fi`;
 
 /**
  * Script that lets the stopped disk go on and drop all writes. Something else, such as the watchdog, may have resumed the
@@ -150,6 +158,8 @@ export class FlakeyDisk implements PowerDisk {
   readonly backend = 'flakey';
   readonly killsTarget: boolean;
   readonly writeErrors: WriteErrorInjector;
+  readonly stall: DiskStall;
+  #isStalled = false;
   readonly #options: FlakeyDiskOptions;
   /** Number of writes to the device before writes began to fail. */
   #writesBefore = 0;
@@ -157,6 +167,18 @@ export class FlakeyDisk implements PowerDisk {
   private constructor(options: FlakeyDiskOptions) {
     this.#options = options;
     this.killsTarget = options.killAll !== undefined;
+    this.stall = {
+      begin: async () => {
+        this.#isStalled = true;
+        await this.#run(STALL);
+      },
+      end: async () => {
+        if (!this.#isStalled) return;
+        this.#isStalled = false;
+        const output = await this.#run(END_STALL);
+        if (output.includes(NOT_SUSPENDED)) throw new Error(RESUMED_EARLY);
+      },
+    };
     this.writeErrors = {
       begin: async () => {
         this.#writesBefore = Number(await this.#run(START_FAILING));
@@ -182,6 +204,8 @@ export class FlakeyDisk implements PowerDisk {
   }
 
   async stop(): Promise<number> {
+    // A cut may follow a stall.
+    this.#isStalled = false;
     await this.#run(STOP);
     if (this.killsTarget) await this.#dropWrites();
     return 0;

@@ -1,57 +1,59 @@
-import type { Fault, FaultContext, Injection, Loss, Random } from '../fault.js';
-import { describeCacheLoss } from '../files/loss-watch.js';
-import { EXIT_TIMEOUT_MS, hit, miss } from '../injection.js';
+import type { Fault, FaultContext, Injection } from '../fault.js';
+import { hit, miss } from '../injection.js';
+import { healNotes, letOthersConfirm, noteDown } from '../link/down-nodes.js';
+import { sample } from '../random-choice.js';
+import { sleep } from '../waiting.js';
 import { blocklogAvailability } from './blocklog-availability.js';
+import { type CutNode, cutNodes, cuttable, type NodesCut } from './cut-nodes.js';
+
+/** Upper bound in ms of the time between two cuts that come one after the other. */
+const MAX_BETWEEN_MS = 500;
 
 /**
- * Simulates a power cut of the whole machine. First the disk stops, in the middle of its work. Then all
- * processes of the target are killed. Then the disk is put into the state that a power cut at that moment
- * leaves.
- *
- * Between the first two steps the target may still answer, but such an answer can rest only on earlier work
- * of the disk: an answer that has to wait for the disk never comes. So everything that is confirmed must be
- * on the disk. Stopping the processes in between would not help, because a process that waits for the disk
- * does not react to SIGSTOP.
+ * Simulates a power cut of whole machines; see `cutNodes`. The power of several nodes is cut at the same instant, or of one
+ * after the other.
  */
 export const powerCut: Fault = {
   name: 'power-cut',
   family: 'power-cut',
   summary: 'everything not yet flushed is gone, kernel and all: confirmed means flushed',
-  needs: { target: 'up', disk: 'power' },
+  needs: { target: 'up', disk: 'power', nodes: 'scope' },
   actsOnStoredData: true,
   available: async () => blocklogAvailability(),
   async inject(context: FaultContext): Promise<Injection> {
-    const disk = context.powerDisk;
-    if (disk === undefined) return miss('the data is on a disk whose power cannot be cut');
-    const names = context.services.map(({ name }) => name);
-    const stoppedMs = performance.now();
-    const cutPoint = await disk.stop();
-    try {
-      if (!disk.killsTarget) {
-        await Promise.all(context.services.map((service) => service.signal('SIGKILL')));
-      }
-    } finally {
-      await disk.resume();
-    }
-    await Promise.all(context.services.map((service) => service.waitForExit(EXIT_TIMEOUT_MS)));
-    // The target is dead and its page cache is still there: the files are what the target saw of them last.
-    context.losses?.before();
-    const { detail, lostPages } = await disk.cut(cutPoint, chooseLoss(context.random), context.random);
-    const lostFiles = context.losses?.after(lostPages);
-    const whole = lostFiles === undefined ? detail : `${detail}; ${describeCacheLoss(lostFiles)}`;
+    const nodes = cuttable(context.nodes);
+    if (nodes.length === 0 || nodes.length < context.nodes.length)
+      return miss('the data is on a disk whose power cannot be cut');
+    const { random } = context;
+    const oneByOne = nodes.length > 1 && random.int(4) === 0;
+    noteDown(context, nodes);
+    const cuts = oneByOne
+      ? await cutOneByOne(context, sample(random, nodes, nodes.length))
+      : [await cutNodes(nodes, random)];
+    const waited = await letOthersConfirm(context);
+    const stoppedMs = Math.min(...cuts.map((cut) => cut.stoppedMs));
+    const lists = cuts.map(({ lostFiles }) => lostFiles).filter((files) => files !== undefined);
+    const detail = cuts.map((cut) => cut.detail).join(', then ') + waited;
+    const services = context.services
+      .map(({ name }) => name)
+      .filter((name) => cuts.some((cut) => cut.services.includes(name)));
     // Nothing that the target wrote after the stop is on the disk. On a busy machine the steps after it take seconds.
     const failingMs = Math.round(performance.now() - stoppedMs);
-    return { ...hit(whole, 'machine', names), failingMs, ...(lostFiles && { lostFiles }) };
+    return {
+      ...hit(detail, 'machine', services),
+      ...(context.cluster && { nodes: nodes.map(({ name }) => name) }),
+      failingMs,
+      ...(lists.length > 0 && { lostFiles: lists.flat() }),
+    };
   },
-  heal: async () => {},
+  heal: healNotes,
 };
 
-/**
- * Draws the loss. The harshest loss is the most frequent, because a drive may lose everything that was not
- * flushed.
- */
-function chooseLoss(random: Random): Loss {
-  const dice = random.int(10);
-  if (dice < 6) return 'all-lost';
-  return dice < 8 ? 'prefix' : 'torn';
+async function cutOneByOne({ random, signal }: FaultContext, nodes: readonly CutNode[]): Promise<NodesCut[]> {
+  const cuts: NodesCut[] = [];
+  for (const node of nodes) {
+    if (cuts.length > 0) await sleep(random.int(MAX_BETWEEN_MS), signal);
+    cuts.push(await cutNodes([node], random));
+  }
+  return cuts;
 }

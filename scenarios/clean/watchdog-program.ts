@@ -50,6 +50,8 @@ function handle(line: string): void {
       clearTimeout(stopped.get(key)?.timer);
       stopped.delete(key);
     } else {
+      // The kit may say again that a disk is stopped on purpose: then the time counts from there.
+      clearTimeout(stopped.get(key)?.timer);
       const timer = setTimeout(() => resume(key), message.deadlineMs);
       stopped.set(key, { resume: resumerOf(message.disk), timer });
     }

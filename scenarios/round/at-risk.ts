@@ -72,6 +72,7 @@ export class AtRiskTracker {
       backend: disk.backend,
       killsTarget: disk.killsTarget,
       writeErrors: disk.writeErrors,
+      stall: disk.stall,
       stop: () => {
         this.recordCrash();
         return disk.stop();

@@ -10,7 +10,7 @@ export interface ProducersOptions {
   run: string;
   round: number;
   protocol: Protocol;
-  /** Addresses to which messages are submitted. */
+  /** Addresses to which messages are submitted: the producers take turns. */
   addresses: readonly Address[];
   ledger: Ledger;
   random: Random;
@@ -37,6 +37,14 @@ const CONNECT_TIMEOUT_MS = 2000;
 const CONNECT_RETRY_MS = 15;
 const REJECTED_BACKOFF_MS = 20;
 const MESSAGES_PER_CONNECTION = 40;
+
+/** One connection of a producer. */
+interface Session {
+  readonly connection: Producer;
+  /** Node to which it leads; undefined for a target without `nodes`. */
+  readonly node: string | undefined;
+  hasRejected: boolean;
+}
 
 /**
  * Several producers. Each submits at its own pace, whatever happens to the target, until they are stopped.
@@ -90,16 +98,21 @@ export class Producers {
   async #submitLoop(producer: number): Promise<void> {
     const { addresses, inOrder } = this.#options;
     let number = 0;
-    for (let turn = 0; !this.#isDone; turn++) {
-      const address = addresses[(producer + (inOrder ? 0 : turn)) % addresses.length];
+    let turn = producer;
+    while (!this.#isDone) {
+      const address = addresses[turn % addresses.length];
       if (address === undefined) throw new Error('expected an address for the producers');
       const connection = await this.#connect(address);
-      if (connection === undefined) {
-        await delay(CONNECT_RETRY_MS);
-        continue;
+      let hasRefused = connection === undefined;
+      if (connection === undefined) await delay(CONNECT_RETRY_MS);
+      else {
+        const session: Session = { connection, node: address.node, hasRejected: false };
+        number = await this.#submitOver(session, producer, number);
+        hasRefused = session.hasRejected || !connection.usable();
+        await connection.close();
       }
-      number = await this.#submitOver(connection, address.node, producer, number);
-      await connection.close();
+      // With a claimed order a producer keeps its address, unless a node has stopped taking messages.
+      if (!inOrder || (hasRefused && address.node !== undefined)) turn += 1;
     }
   }
 
@@ -111,24 +124,24 @@ export class Producers {
     }
   }
 
-  /** Submits over one connection until it is unusable or old. @returns the number of the next message. */
-  async #submitOver(
-    connection: Producer,
-    node: string | undefined,
-    producer: number,
-    firstNumber: number,
-  ): Promise<number> {
+  /**
+   * Submits over one connection until it is unusable or old, or a node has rejected a message: another one may be the
+   * leader. @returns the number of the next message.
+   */
+  async #submitOver(session: Session, producer: number, firstNumber: number): Promise<number> {
+    const { connection, node } = session;
+    const mayGoOn = () => connection.usable() && !(session.hasRejected && node !== undefined);
     const pending = new Set<Promise<void>>();
     const depth = this.#options.inOrder ? 1 : this.#options.depth;
     let number = firstNumber;
     const last = firstNumber + MESSAGES_PER_CONNECTION;
-    while (!this.#isDone && connection.usable() && number < last) {
+    while (!this.#isDone && mayGoOn() && number < last) {
       if (pending.size >= depth) {
         await Promise.race(pending);
         continue;
       }
       if (!(await this.#waitForBacklogSpace())) break;
-      const task = this.#submit(connection, node, producer, number++);
+      const task = this.#submit(session, producer, number++);
       pending.add(task);
       const forget = () => void pending.delete(task);
       task.then(forget, forget);
@@ -137,12 +150,7 @@ export class Producers {
     return number;
   }
 
-  async #submit(
-    connection: Producer,
-    node: string | undefined,
-    producer: number,
-    number: number,
-  ): Promise<void> {
+  async #submit(session: Session, producer: number, number: number): Promise<void> {
     const { run, round, random, ledger, protocol } = this.#options;
     const id = `${round}-${producer}-${number}`;
     const { content } = protocol;
@@ -151,10 +159,11 @@ export class Producers {
     const plan = () => planSubmission(context, random.fork(`producer-${producer}`).fork(`message-${number}`));
     const { message, hangUp } = plan();
     ledger.submitted(message, producer, () => plan().message.bytes);
-    const answer = await connection.submit(message, hangUp === undefined ? {} : { hangUp });
-    ledger.answered(message.id, answer, node);
+    const answer = await session.connection.submit(message, hangUp === undefined ? {} : { hangUp });
+    ledger.answered(message.id, answer, session.node);
     // Pause after a rejection: the target has no free space and would reject the next message too.
     if (answer.outcome !== 'rejected') return;
+    session.hasRejected = true;
     if (this.#floodBytes > 1) this.#floodBytes = Math.ceil(this.#floodBytes / 2);
     await delay(REJECTED_BACKOFF_MS);
   }

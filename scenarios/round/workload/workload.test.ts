@@ -227,6 +227,57 @@ for (const inOrder of [true, false]) {
   });
 }
 
+for (const inOrder of [true, false]) {
+  const name = `a producer goes on to the next node after a rejection or a failed connect${inOrder ? ', also with a claimed order' : ''}`;
+  t.test(name, async (t) => {
+    const { ledger, recorder } = newLedger(t);
+    const connects: string[] = [];
+    const target: typeof http = {
+      ...http,
+      async connect({ node }) {
+        connects.push(node ?? '');
+        if (node === 'down') throw new Error('it is down');
+        return {
+          submit: async () => ({ outcome: node === 'leader' ? 'confirmed' : 'rejected', detail: '' }),
+          usable: () => true,
+          async close() {},
+        };
+      },
+    };
+    const addresses = ['follower', 'down', 'leader'].map((node) => ({ ...localAddress(1), node }));
+    const what = { run: 'run', round: 1, protocol: target, addresses, ledger, random: seeded(1) };
+    const producers = new Producers({ ...what, count: 1, depth: 1, inOrder, signal: never });
+    producers.flood(true);
+    await ledger.waitUntil(() => ledger.tally.confirmed >= 100, 60_000, never);
+    await producers.stop();
+    t.same(connects.slice(0, 3), ['follower', 'down', 'leader']);
+    t.equal(ledger.confirmedBy('leader'), ledger.tally.confirmed);
+    const answered = recorder.events.flatMap((event) => (event.kind === 'answered' ? [event] : []));
+    t.equal(answered[0]?.node, 'follower');
+    const rejected = answered.filter(({ outcome }) => outcome === 'rejected').length;
+    t.equal(
+      rejected,
+      connects.filter((node) => node === 'follower').length,
+      'one message for each connection',
+    );
+    if (inOrder) t.equal(rejected, 1, 'it stays with the node that takes messages');
+  });
+}
+
+t.test('a target without nodes leaves no node in the history', async (t) => {
+  const { ledger, recorder } = newLedger(t);
+  ledger.submitted(message(1), 1);
+  ledger.answered(message(1).id, { outcome: 'confirmed', detail: '' });
+  ledger.trackReceipts(recordReceipts(recorder)).delivered({
+    ...{ id: message(1).id, sizeBytes: 1, digest: message(1).digest, recipients: [0] },
+  });
+  t.same(
+    recorder.events.map(({ kind }) => kind),
+    ['submitted', 'answered', 'delivered'],
+  );
+  for (const event of recorder.events) t.notOk('node' in event, event.kind);
+});
+
 t.test('a wait ends when its condition holds, at its limit, or when the run is aborted', async (t) => {
   const { ledger } = newLedger(t);
   const confirmed = ledger.waitUntil(() => ledger.tally.confirmed > 0, 10_000, never);

@@ -1,0 +1,72 @@
+import type { ClusterContext, FaultContext, LinkCut } from '../fault.js';
+import { until } from '../waiting.js';
+
+/** A count that no wait reaches: the wait then lasts for its whole time. */
+export const NO_LIMIT = Number.MAX_SAFE_INTEGER;
+/** Time in ms in which a node that confirms is recognised. */
+const RECOGNISE_MS = 1000;
+/** Time in ms between two attempts to promote a node that is not ready for it yet. */
+const PROMOTE_INTERVAL_MS = 200;
+
+/** Returns the names of the nodes, in the order of the target file. */
+export function nodeNames({ nodes }: ClusterContext): string[] {
+  return nodes.map(({ name }) => name);
+}
+
+/** Records what will be down and cut, and cuts it. */
+export async function changeLinks(
+  cluster: ClusterContext,
+  state: { down: readonly string[]; cut: readonly LinkCut[] },
+): Promise<void> {
+  cluster.noteState(state);
+  await cluster.links.cut(state.cut);
+}
+
+/** Heals every link and records it. It may be called twice, and without a cluster. */
+export async function healLinks({ cluster }: FaultContext): Promise<void> {
+  if (cluster === undefined) return;
+  await cluster.links.cut([]);
+  await cluster.links.healConnections();
+  cluster.noteState({ down: [], cut: [] });
+}
+
+/**
+ * Finds the primary of a cluster whose operator promotes nodes: the only node that confirms. Resolves to undefined when
+ * no node or several confirm within a second.
+ */
+export async function findPrimary(cluster: ClusterContext): Promise<string | undefined> {
+  const names = nodeNames(cluster);
+  const counts = await Promise.all(
+    names.map((name) => cluster.waitForConfirmsBy([name], NO_LIMIT, RECOGNISE_MS)),
+  );
+  const confirming = names.filter((_, index) => (counts[index] ?? 0) > 0);
+  return confirming.length === 1 ? confirming[0] : undefined;
+}
+
+/**
+ * Promotes the first of the nodes whose command succeeds: a command may refuse a node that must not take over, and a node
+ * may not be ready yet. Resolves to its name; undefined when none succeeded within `timeoutMs`, or the run was interrupted.
+ */
+export async function promoteOne(
+  cluster: ClusterContext,
+  candidates: readonly string[],
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  let promoted: string | undefined;
+  const promoteAny = async () => {
+    for (const node of candidates) {
+      if (signal.aborted) return false;
+      try {
+        await cluster.promote?.(node);
+        promoted = node;
+        return true;
+      } catch {
+        // The next candidate may be able to take over, or this one in a moment.
+      }
+    }
+    return false;
+  };
+  await until(promoteAny, timeoutMs, signal, PROMOTE_INTERVAL_MS);
+  return promoted;
+}

@@ -1,0 +1,109 @@
+import type { ClusterContext, Fault, FaultContext, Injection, LinkCut } from '../fault.js';
+import { hit, miss } from '../injection.js';
+import { changeLinks, findPrimary, healLinks, nodeNames, promoteOne } from '../link/cluster-steps.js';
+import { between, majorityOf } from '../link/majority.js';
+import { list } from '../link/shapes.js';
+import { sample } from '../random-choice.js';
+import { blocklogAvailability } from './blocklog-availability.js';
+import { cutNodes, cuttable } from './cut-nodes.js';
+
+/** Limits of the number of messages that are confirmed while one node is isolated. */
+const MIN_CONFIRMS = 10;
+const MAX_CONFIRMS = 100;
+
+/** The parts of the nodes. */
+interface Roles {
+  /** Node that is isolated first, so that it misses what is confirmed meanwhile. */
+  isolated: string;
+  /** Node whose power is cut. */
+  cut: string;
+  /** Other nodes of the next majority: as few as possible. None of three nodes. */
+  helpers: string[];
+  /** Nodes that are isolated at the cut. They hold what was confirmed. */
+  away: string[];
+}
+
+/**
+ * Isolates node A and lets the others confirm messages. Then it cuts the power of node X, and only A and X (and as few others
+ * as a majority needs) can form the next majority. X had confirmed these messages too: if they are not on its disk, the new
+ * majority does not know them, and overwrites them on the nodes that do.
+ */
+export const cutThenElect: Fault = {
+  name: 'cut-then-elect',
+  family: 'cut-then-elect',
+  summary: 'a majority of one node that missed messages and one that lost its power: each member had flushed',
+  needs: { target: 'up', disk: 'power', nodes: 'cluster' },
+  actsOnStoredData: true,
+  holdsReceivers: 'always',
+  available: async () => blocklogAvailability(),
+  async inject(context: FaultContext): Promise<Injection> {
+    const { cluster, random } = context;
+    if (cluster === undefined) return miss('the target has one node');
+    const names = nodeNames(cluster);
+    if (names.length < 3) return miss('a majority of two nodes is both of them: expected at least three');
+    if (cluster.nodes.every(({ services }) => services.every((service) => service.pids().length === 0)))
+      return miss('no service had a process');
+    const primary = cluster.promote === undefined ? undefined : await findPrimary(cluster);
+    const roles = chooseRoles(context, names, primary);
+    const [victim] = cuttable(cluster.nodes.filter(({ name }) => name === roles.cut));
+    if (victim === undefined) return miss(`the data of ${roles.cut} is on a disk whose power cannot be cut`);
+    const others = names.filter((name) => name !== roles.isolated);
+    const withoutIsolated = between([roles.isolated], others);
+    await changeLinks(cluster, { down: [], cut: withoutIsolated });
+    const wanted = MIN_CONFIRMS + random.int(MAX_CONFIRMS - MIN_CONFIRMS + 1);
+    const confirmed = await cluster.waitForConfirmsBy(others, wanted, cluster.electionMs);
+    const story = `${roles.isolated} isolated, ${confirmed} confirmed by ${list(others)}`;
+    if (confirmed === 0)
+      return { ...miss(`${story}: nothing that the power cut could lose`), nodes: [roles.isolated] };
+    if (context.signal.aborted) return { ...miss(`${story}; interrupted`), nodes: [roles.isolated] };
+
+    const nextMajority = [roles.isolated, roles.cut, ...roles.helpers];
+    const away = between(roles.away, nextMajority);
+    const cutOff: LinkCut[] = [...withoutIsolated, ...between(roles.away, [roles.cut, ...roles.helpers])];
+    const power = await cutNodes([victim], random, () =>
+      changeLinks(cluster, { down: [roles.cut], cut: cutOff }),
+    );
+    await changeLinks(cluster, { down: [roles.cut], cut: away });
+    await cluster.start(roles.cut);
+    cluster.noteState({ down: [], cut: away });
+    const promoted = await promoteIfNeeded(context, cluster, roles, primary);
+    const afterwards = await cluster.waitForConfirmsBy(nextMajority, 1, cluster.electionMs);
+    const detail = `${story}; ${power.detail}; ${list(roles.away)} cut off${promoted}, ${afterwards} confirmed by ${list(nextMajority)}`;
+    const judged = hit(detail, 'machine', power.services);
+    return {
+      ...judged,
+      ...(afterwards === 0 && { hit: false, detail: `${detail}: they formed no majority` }),
+      nodes: [roles.isolated, roles.cut],
+      failingMs: Math.round(performance.now() - power.stoppedMs),
+      ...(power.lostFiles && { lostFiles: power.lostFiles }),
+    };
+  },
+  heal: healLinks,
+};
+
+/**
+ * Draws the roles. In a cluster whose operator promotes nodes, the primary is not isolated first: nothing would be confirmed
+ * meanwhile.
+ */
+function chooseRoles({ random }: FaultContext, names: readonly string[], primary: string | undefined): Roles {
+  const isolated = random.pick(names.filter((name) => name !== primary));
+  const [cut = '', ...others] = sample(
+    random,
+    names.filter((name) => name !== isolated),
+    names.length - 1,
+  );
+  const helperCount = majorityOf(names.length) - 2;
+  return { isolated, cut, helpers: others.slice(0, helperCount), away: others.slice(helperCount) };
+}
+
+/** Promotes the node whose power was cut when the primary is not in the next majority. Resolves to a phrase for people. */
+async function promoteIfNeeded(
+  { signal }: FaultContext,
+  cluster: ClusterContext,
+  roles: Roles,
+  primary: string | undefined,
+): Promise<string> {
+  if (primary === undefined || !roles.away.includes(primary)) return '';
+  const promoted = await promoteOne(cluster, [roles.cut], cluster.electionMs, signal);
+  return promoted === undefined ? `, ${roles.cut} could not be promoted` : `, ${promoted} promoted`;
+}
