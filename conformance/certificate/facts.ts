@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-const LEVEL = z.enum(['process', 'torn', 'power', 'crash-states', 'errors']);
+const LEVEL = z.enum(['process', 'torn', 'power', 'crash-states', 'errors', 'cluster']);
 const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
 
 /**

@@ -54,11 +54,12 @@ export function grantLevels(
 /** Returns the reason why the level is not granted; undefined if it is granted. */
 function reasonNotGranted(
   rule: LevelRule,
-  { faults }: Guarantee,
+  { faults, cluster }: Guarantee,
   run: LevelRun | undefined,
   earlierGrants: readonly Grant[],
   notTried: string | undefined,
 ): string | undefined {
+  if (rule.needsNodes && cluster === undefined) return 'the target has no nodes';
   const unclaimed = rule.faults.filter((fault) => !faults.includes(fault));
   if (unclaimed.length > 0) return `the target does not claim to survive ${unclaimed.join(', ')}`;
   const missing = rule.requires.find(
@@ -90,10 +91,11 @@ function reasonNotGranted(
 }
 
 function unclaimedPartsOf(
-  { level, optionalFaults: also }: LevelRule,
-  { faults }: Guarantee,
+  { level, optionalFaults: also, needsNodes }: LevelRule,
+  { faults, cluster }: Guarantee,
   run: LevelRun | undefined,
 ): string[] {
+  if (needsNodes && cluster === undefined) return [];
   const unclaimed = new Set<RequirementId>(run?.evaluation.unclaimed);
   const requirements = requirementsOf(level).flatMap(({ id, waivable }) =>
     waivable && unclaimed.has(id) ? [id] : [],

@@ -51,6 +51,48 @@ t.test('the evidence of good runs is plausible', async (t) => {
   t.same(implausibilities(evidenceOf(t), NOW_MS), []);
 });
 
+t.test('evidence of a cluster names no other nodes than those of the target', async (t) => {
+  const asCluster = (events: HistoryEvent[]): HistoryEvent[] =>
+    events.map((event) =>
+      event.kind === 'installed'
+        ? { ...event, nodes: ['a', 'b'] }
+        : event.kind === 'answered' || event.kind === 'delivered'
+          ? { ...event, node: 'a' }
+          : event,
+    );
+  const good = withEvents(evidenceOf(t), asCluster);
+  t.same(implausibilities(good, NOW_MS), []);
+  const state = (down: string[]): HistoryEvent => ({
+    ...{ kind: 'cluster-state', atMs: 4, injection: 1, down, cut: [['a', 'b']] },
+  });
+  const withState = (down: string[]) =>
+    withEvents(good, (all) => [
+      ...all.slice(0, 3),
+      { ...state(down), atMs: all[2]?.atMs ?? 0 },
+      ...all.slice(3),
+    ]);
+  t.same(implausibilities(withState(['b']), NOW_MS), []);
+  const cases: [Evidence, RegExp][] = [
+    [
+      withEvent(good, 'answered', { node: 'c' }),
+      /: the answer to message a0 names the node c; expected one of a, b/,
+    ],
+    [withEvent(good, 'delivered', { node: 'c' }), /: delivery 1 names the node c/],
+    [withEvent(good, 'fault', { nodes: ['c'] }), /: kill 1 names the node c/],
+    [withState(['c']), /: the state of the cluster at injection 1 names the node c/],
+    [withEvent(evidenceOf(t), 'answered', { node: 'a' }), /names the node a; the target has none/],
+    [
+      withEvents(good, (all) =>
+        all.map(
+          (event) => (event.kind === 'answered' ? { ...event, node: undefined } : event) as HistoryEvent,
+        ),
+      ),
+      /: message a0 was confirmed by no node of a target with nodes/,
+    ],
+  ];
+  for (const [evidence, problem] of cases) t.match(implausibilities(evidence, NOW_MS), [problem]);
+});
+
 t.test('evidence that contradicts itself is named in one line, with the place', async (t) => {
   const good = evidenceOf(t);
   const name = /^evidence\/process\.history\.jsonl\.gz:/;

@@ -131,6 +131,8 @@ class HistoryCheck {
   /** Time of the first event of each injection that has no recovery yet. */
   readonly #injectedMs = new Map<number, number>();
   readonly #atRisk = new Set<number>();
+  /** Nodes of this installation; undefined for a target without nodes. */
+  #nodes: readonly string[] | undefined;
 
   constructor(name: string, expected: Expected) {
     this.name = name;
@@ -175,6 +177,7 @@ class HistoryCheck {
         // What an earlier installation confirmed is not at risk any more.
         this.#outstanding.clear();
         this.#unserved.clear();
+        this.#nodes = event.nodes;
         break;
       case 'service-started':
         this.#hasService = true;
@@ -194,6 +197,12 @@ class HistoryCheck {
       case 'refused':
         if (!this.#open.delete(event.sequence))
           this.#report('refused', `delivery ${event.sequence} was refused and had not come`);
+        break;
+      case 'cluster-state':
+        this.#harmed(event);
+        break;
+      case 'inspected':
+        this.#checkNode(event.node, 'a report');
         break;
       case 'at-risk':
         this.#risked(event);
@@ -250,7 +259,10 @@ class HistoryCheck {
     this.#unserved.set(id, { recipients });
   }
 
-  #answered({ id, outcome }: Extract<HistoryEvent, { kind: 'answered' }>): void {
+  #answered({ id, outcome, node }: Extract<HistoryEvent, { kind: 'answered' }>): void {
+    this.#checkNode(node, `the answer to message ${id}`);
+    if (this.#nodes !== undefined && node === undefined && outcome === 'confirmed')
+      this.#report('node', `message ${id} was confirmed by no node of a target with nodes`);
     if (!this.#unanswered.delete(id)) {
       this.#report('answered', `message ${id} was answered and not submitted before`);
       return;
@@ -264,7 +276,8 @@ class HistoryCheck {
     if (this.#unserved.has(id)) this.#outstanding.add(id);
   }
 
-  #delivered({ sequence, id, recipients, digest }: Extract<HistoryEvent, { kind: 'delivered' }>): void {
+  #delivered({ sequence, id, recipients, digest, node }: Extract<HistoryEvent, { kind: 'delivered' }>): void {
+    this.#checkNode(node, `delivery ${sequence}`);
     if (sequence !== this.#sequence + 1)
       this.#report('sequence', `delivery ${sequence} came after delivery ${this.#sequence}`);
     if (!DIGEST.test(digest)) this.#report('digest', `delivery ${sequence} has the digest '${digest}'`);
@@ -316,7 +329,30 @@ class HistoryCheck {
     if (!this.#injectedMs.has(injection)) this.#injectedMs.set(injection, atMs);
   }
 
-  #injected({ fault, injection, hit, scope, atMs }: Extract<HistoryEvent, { kind: 'fault' }>): void {
+  #harmed({
+    injection,
+    down,
+    cut,
+    promoted = [],
+    atMs,
+  }: Extract<HistoryEvent, { kind: 'cluster-state' }>): void {
+    for (const node of [...down, ...cut.flat(), ...promoted])
+      this.#checkNode(node, `the state of the cluster at injection ${injection}`);
+    // The next injection is recorded as a fault only at its end.
+    if (injection < this.#lastInjection)
+      this.#report('injection', `injection ${injection} came after injection ${this.#lastInjection}`);
+    if (!this.#injectedMs.has(injection)) this.#injectedMs.set(injection, atMs);
+  }
+
+  #checkNode(node: string | undefined, what: string): void {
+    if (node === undefined || this.#nodes?.includes(node)) return;
+    const known =
+      this.#nodes === undefined ? 'the target has none' : `expected one of ${this.#nodes.join(', ')}`;
+    this.#report('node', `${what} names the node ${node}; ${known}`);
+  }
+
+  #injected({ fault, injection, hit, scope, nodes, atMs }: Extract<HistoryEvent, { kind: 'fault' }>): void {
+    for (const node of nodes ?? []) this.#checkNode(node, `${fault} ${injection}`);
     if (familyOf(fault, FAULT_NAMES) === undefined)
       this.#report('fault', `the fault ${fault}, which no kit makes`);
     if (injection < this.#lastInjection)

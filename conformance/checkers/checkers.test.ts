@@ -103,6 +103,20 @@ const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
   'PP-18': ACROSS,
   'PP-19': ACROSS,
   'PP-20': ['installed', 'submitted', 'answered', 'delivered', 'fault'],
+  'PP-21': ['installed', 'answered', 'delivered', 'consumed', 'fault', 'drained'],
+  'PP-22': ['answered', 'delivered', 'consumed', 'fault', 'drained'],
+  'PP-23': [
+    'installed',
+    'submitted',
+    'answered',
+    'delivered',
+    'consumed',
+    'fault',
+    'cluster-state',
+    'inspected',
+    'drained',
+  ],
+  'PP-24': ['installed', 'submitted', 'answered', 'cluster-state', 'recovered', 'service-exited', 'drained'],
 };
 
 t.test('the cases detect a checker that ignores a kind of event that it must read', async (t) => {
@@ -243,6 +257,69 @@ const MISREADINGS: [RequirementId, string, Change][] = [
   ['PP-20', 'takes a crash as no crash', onKind('fault', (e) => ({ ...e, scope: 'none' }))],
 ];
 
+/** Returns the misreadings that a checker of losses in a cluster must not make. */
+function misreadLossInCluster(id: RequirementId): [RequirementId, string, Change][] {
+  return [
+    [id, 'takes a miss as a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+    [id, 'takes its fault as a kill', onKind('fault', (e) => ({ ...e, fault: 'kill' }))],
+    [id, 'takes every answer as a confirmation', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
+    [id, 'takes every wait as complete', onKind('drained', (e) => ({ ...e, complete: true }))],
+  ];
+}
+
+/** Misreadings of what nodes did, and of what was done to them. */
+const CLUSTER_MISREADINGS: [RequirementId, string, Change][] = [
+  ...(['PP-21', 'PP-22', 'PP-23'] as const).flatMap(misreadLossInCluster),
+  [
+    'PP-21',
+    'takes each cut as that of all nodes',
+    onKind('fault', (e) => ({ ...e, nodes: ['a', 'b', 'c'] })),
+  ],
+  ['PP-21', 'takes each cut as that of one node', onKind('fault', (e) => ({ ...e, nodes: ['a'] }))],
+  [
+    'PP-22',
+    'takes a kill as no crash',
+    onKind('fault', (e) => (e.fault === 'kill' ? { ...e, scope: 'none' } : e)),
+  ],
+  ['PP-23', 'takes every link as whole', onKind('cluster-state', (e) => ({ ...e, cut: [] }))],
+  ['PP-23', 'ignores promotions', onKind('cluster-state', ({ promoted: _, ...e }) => e)],
+  [
+    'PP-23',
+    'takes every node as promoted',
+    onKind('cluster-state', (e) => ({ ...e, promoted: ['a', 'b', 'd'] })),
+  ],
+  ['PP-23', 'takes every answer as that of the majority', onKind('answered', (e) => ({ ...e, node: 'b' }))],
+  [
+    'PP-23',
+    'takes every answer as that of the isolated node',
+    onKind('answered', (e) => ({ ...e, node: 'a' })),
+  ],
+  ['PP-23', 'takes every delivery as that of one node', onKind('delivered', (e) => ({ ...e, node: 'a' }))],
+  ['PP-23', 'takes every consumption as answered', onKind('consumed', (e) => ({ ...e, how: 'answered' }))],
+  ['PP-23', 'takes no consumption as answered', onKind('consumed', (e) => ({ ...e, how: 'unanswered' }))],
+  ['PP-23', 'ignores what nodes hold', onKind('inspected', ({ live: _, ...e }) => e)],
+  [
+    'PP-23',
+    'takes every report as that of another node',
+    onKind('inspected', (e) => ({ ...e, node: `${e.atMs}` })),
+  ],
+  ['PP-23', 'ignores the time of a submit', onKind('submitted', (e) => ({ ...e, atMs: 1e9 }))],
+  ['PP-23', 'ignores the time of an answer', onKind('answered', (e) => ({ ...e, atMs: 0 }))],
+  ['PP-23', 'ignores what later crashes took', onKind('fault', ({ lostFiles: _, ...e }) => e)],
+  [
+    'PP-24',
+    'takes every answer as a confirmation',
+    onKind('answered', (e) => ({ ...e, outcome: 'confirmed' })),
+  ],
+  ['PP-24', 'takes every answer as that of the majority', onKind('answered', (e) => ({ ...e, node: 'b' }))],
+  ['PP-24', 'takes every link as whole', onKind('cluster-state', (e) => ({ ...e, cut: [] }))],
+  ['PP-24', 'takes every node as up', onKind('cluster-state', (e) => ({ ...e, down: [] }))],
+  ['PP-24', 'ignores promotions', onKind('cluster-state', ({ promoted: _, ...e }) => e)],
+  ['PP-24', 'ignores the time of an answer', onKind('answered', (e) => ({ ...e, atMs: 0 }))],
+  ['PP-24', 'ignores the time of a change', onKind('cluster-state', (e) => ({ ...e, atMs: 0 }))],
+  ['PP-24', 'ignores who caused an exit', onKind('service-exited', (e) => ({ ...e, expected: false }))],
+];
+
 /** Returns the misreadings that a checker of losses after one kind of fault must not make. */
 function misreadLossAcross(id: RequirementId): [RequirementId, string, Change][] {
   return [
@@ -257,11 +334,14 @@ function misreadLossAcross(id: RequirementId): [RequirementId, string, Change][]
 }
 
 t.test('there is a misreading for every checker', async (t) => {
-  t.same([...new Set(MISREADINGS.map(([id]) => id))].sort(), [...REQUIREMENT_IDS].sort());
+  t.same(
+    [...new Set([...MISREADINGS, ...CLUSTER_MISREADINGS].map(([id]) => id))].sort(),
+    [...REQUIREMENT_IDS].sort(),
+  );
 });
 
 t.test('the cases detect a checker that misreads a fact', async (t) => {
-  for (const [id, name, change] of MISREADINGS) {
+  for (const [id, name, change] of [...MISREADINGS, ...CLUSTER_MISREADINGS]) {
     const sabotaged: Checker = (history, guarantee) => CHECKERS[id](history.map(change), guarantee);
     t.not(wrongOn(id, sabotaged).length, 0, `${id} ${name}`);
   }

@@ -40,6 +40,10 @@ t.test('a run that measured every requirement in its scope passes', async (t) =>
     'PP-18',
     'PP-19',
     'PP-20',
+    'PP-21',
+    'PP-22',
+    'PP-23',
+    'PP-24',
   ]);
   t.match(
     found.findings.find(({ requirement }) => requirement === 'PP-3'),
@@ -135,6 +139,10 @@ t.test('requirements that a target does not claim are not evaluated', async (t) 
     'PP-18',
     'PP-19',
     'PP-20',
+    'PP-21',
+    'PP-22',
+    'PP-23',
+    'PP-24',
   ]);
 });
 

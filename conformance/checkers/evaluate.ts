@@ -6,9 +6,12 @@ import {
   type RequirementId,
 } from '../requirements/requirements.js';
 import { FAULT_NAMES, type Guarantee } from '../target-file/definition.js';
+import { checkLinks } from './cluster-links.js';
+import { checkNodeLoss, checkPowerCutOfNodes } from './cluster-loss.js';
 import { checkAtomicity, checkIntegrity } from './corruption.js';
 import { checkCrashStates } from './crash-states.js';
 import { checkDuplicates } from './duplicates.js';
+import { checkElection } from './election.js';
 import { checkFull } from './full.js';
 import { inFamily } from './hits.js';
 import { checkIndexState } from './index-state.js';
@@ -52,6 +55,10 @@ export const CHECKERS: Readonly<Record<RequirementId, Checker>> = {
   'PP-18': lossAfterFault('PP-18', ['jump of the clock', 'jumps of the clock'], (fault) => fault === 'clock'),
   'PP-19': lossAfterFault('PP-19', ['full disk', 'full disks'], (fault) => fault === 'disk-full'),
   'PP-20': checkOrder,
+  'PP-21': checkPowerCutOfNodes,
+  'PP-22': checkNodeLoss,
+  'PP-23': checkLinks,
+  'PP-24': checkElection,
 };
 
 /** Result of all checkers for one history. */

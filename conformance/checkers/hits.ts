@@ -71,10 +71,10 @@ export interface AttributedLosses {
  * message's confirmation; undefined if no hit caused it.
  * @param describe returns the text of the violation, given the hit, the message, and the position of its confirmation.
  */
-export function attributeLosses(
+export function attributeLosses<H>(
   history: readonly HistoryEvent[],
-  blamedHit: (confirmedAt: number) => Hit | undefined,
-  describe: (hit: Hit, id: string, confirmedAt: number) => string,
+  blamedHit: (confirmedAt: number) => H | undefined,
+  describe: (hit: H, id: string, confirmedAt: number) => string,
 ): AttributedLosses {
   const confirmedAt = new Map<string, number>();
   history.forEach((event, position) => {

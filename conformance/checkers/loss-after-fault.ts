@@ -2,6 +2,7 @@ import type { HistoryEvent } from '../history/events.js';
 import type { RequirementId } from '../requirements/requirements.js';
 import { makeFinding } from './finding.js';
 import { attributeLosses, hitsOf, lastMiss, nextHitLookup } from './hits.js';
+import { shapeFigures, shapesOf } from './loss-shape.js';
 import type { Finding } from './verdict.js';
 
 /**
@@ -28,11 +29,18 @@ export function lossAfterFault(
           : `nothing was at risk at any of ${some}`;
       return makeFinding(requirement, 'not-measured', why, { hits: hits.length, atRisk });
     }
-    const lost = attributeLosses(history, nextHitLookup(history, hits), ({ injection }) => {
+    const ids: string[] = [];
+    const lost = attributeLosses(history, nextHitLookup(history, hits), ({ injection }, id) => {
+      ids.push(id);
       return `confirmed before ${what} ${injection}, and never delivered`;
     });
     const { violations, undecided } = lost;
-    const figures = { hits: hits.length, atRisk, lostAfterFault: violations.count };
+    const figures = {
+      hits: hits.length,
+      atRisk,
+      lostAfterFault: violations.count,
+      ...shapeFigures(shapesOf(history, ids)),
+    };
     if (violations.count > 0) {
       const why = lost.describe(`messages confirmed before ${one}`);
       return makeFinding(requirement, 'fail', why, figures, violations);

@@ -1,6 +1,7 @@
 import type { HistoryEvent } from '../history/events.js';
 import { type Trace, tracesOf } from '../history/traces.js';
 import { makeFinding, Violations } from './finding.js';
+import { shapeFigures, shapesOf } from './loss-shape.js';
 import {
   describeFates,
   isRefusedForGood,
@@ -36,6 +37,12 @@ export function checkLoss(history: readonly HistoryEvent[]): Finding {
     lost: failed.length - notDelivered,
     rotted: rottedCount,
     refusedForGood,
+    ...shapeFigures(
+      shapesOf(
+        history,
+        failed.map(({ trace }) => trace.id),
+      ),
+    ),
     ...(notDelivered > 0 ? { notDelivered } : {}),
     ...(outstanding > 0 ? { outstanding } : {}),
   };

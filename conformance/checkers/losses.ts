@@ -1,5 +1,5 @@
 import type { FaultInjected, HistoryEvent, LostFile } from '../history/events.js';
-import { lostFilesOf } from '../history/lost-files.js';
+import { canLose, lostFilesOf } from '../history/lost-files.js';
 import { undeliveredMessages } from './undelivered.js';
 
 /** The loss of one message. */
@@ -27,7 +27,7 @@ export function lossesOf(events: readonly HistoryEvent[]): Map<string, Loss> {
     const { kind } = event;
     if (kind === 'submitted' || kind === 'answered' || kind === 'delivered') {
       if (event.id !== null && wanted.has(event.id)) lastSeen.set(event.id, position);
-    } else if (kind === 'fault' && event.scope !== 'none') {
+    } else if (kind === 'fault' && canLose(event)) {
       crashes.push({ fault: event, position });
       for (const file of lostFilesOf(event))
         for (const id of file.messages) {

@@ -132,7 +132,12 @@ function waitsOf(history: readonly HistoryEvent[]): Wait[] {
     if (event.kind === 'recovery-failed') down = true;
     if (event.kind === 'recovered') down = false;
     // A report of problems may not know what is stored.
-    if (event.kind === 'inspected' && event.ok && last !== undefined) last.live = event.live;
+    if (event.kind === 'inspected' && event.ok && last !== undefined) {
+      // Each node of a cluster has its own report. The message may be stored on any of them.
+      const ofOtherNodes = event.node === undefined ? undefined : last.live;
+      last.live = Math.max(event.live ?? -1, ofOtherNodes ?? -1);
+      if (last.live < 0) last.live = undefined;
+    }
     if (event.kind !== 'drained') return;
     const { complete, allowedMs, allowedBy } = event;
     const inconclusive = down

@@ -1,4 +1,5 @@
-import type { HistoryEvent, Uneventful } from './events.js';
+import { connectedGroups, cutOffNodes, type Harm, isSameHarm, NO_HARM } from './cluster-states.js';
+import type { Answered, HistoryEvent, Uneventful } from './events.js';
 
 /*
  * Condenses a history that is too long for memory. Nearly all of its events belong to messages that need no
@@ -8,6 +9,9 @@ import type { HistoryEvent, Uneventful } from './events.js';
  * The order of one producer's messages (PP-20) needs no event of a message that came in order: no other message has
  * overtaken it, and it has overtaken none. Some messages that waited at a crash are kept too: they show that the order
  * was measured.
+ *
+ * Of a cluster, what its nodes answered after a change of its state is kept (PP-23, PP-24): the confirmations of nodes that
+ * were cut off into a minority, and the answers of the largest group until its first confirmation.
  *
  * The first pass over the history takes a few bytes for each message and each event. The second pass keeps what needs
  * judgement. A hash of 32 bits stands for each message. Two messages with the same hash count as one that was submitted
@@ -50,6 +54,9 @@ const MAX_WAITING_LOOKED_AT = 10_000;
  * targets claim an order, and without the claim nearly every message may be one.
  */
 const OVERTAKEN_SHARE = 1 / 100;
+
+/** Part of the greatest number of events that may be messages which a node answered after a change of the cluster. */
+const CLUSTER_SHARE = 1 / 10;
 
 /** An array of numbers that grows. It holds them in parts, so that it never copies all of them. */
 class NumberList {
@@ -146,6 +153,17 @@ export class Condenser {
   #waitingLeft: number;
   readonly #waitingPerCrash: number;
   #overtakenLeft: number;
+  /** Nodes of the cluster, none without one; what the kit does to them; and the number of the event that says so. */
+  #nodes: readonly string[] = [];
+  #harm: Harm = NO_HARM;
+  #harmedAt = 0;
+  /** For each node that is cut off into a minority, the number of the event since which it is. */
+  #cutOff = new Map<string, number>();
+  /** Nodes of the largest group, as long as none of them has confirmed a message since the last change. */
+  #silent = new Set<string>();
+  /** The same before the last change: submits that were not answered then are answered now. */
+  #formerlySilent: { nodes: ReadonlySet<string>; since: number } = { nodes: new Set(), since: 0 };
+  #clusterLeft: number;
   #omittedDeliveries = new Uint8Array(1 << 16);
   #count: Uneventful | undefined;
   /** Number of events of the first pass that concern no message. All of them are kept. */
@@ -156,11 +174,18 @@ export class Condenser {
     this.#waitingLeft = Math.ceil(maxEvents * WAITING_SHARE);
     this.#waitingPerCrash = Math.ceil(this.#waitingLeft * WAITING_SHARE_OF_CRASH);
     this.#overtakenLeft = Math.ceil(maxEvents * OVERTAKEN_SHARE);
+    this.#clusterLeft = Math.ceil(maxEvents * CLUSTER_SHARE);
   }
 
   /** Takes the next event in the first pass. */
   note(event: HistoryEvent): void {
-    if (event.kind === 'installed') this.#round = event.round;
+    if (event.kind === 'installed') {
+      this.#round = event.round;
+      this.#noteCluster(NO_HARM);
+      this.#nodes = event.nodes ?? [];
+      this.#silent = new Set();
+    }
+    if (event.kind === 'cluster-state') this.#noteCluster(event);
     const kind = KINDS.indexOf(event.kind as (typeof KINDS)[number]);
     if (kind >= 0 && 'id' in event && event.id !== null) {
       const number = this.#messages.numberOf(event.id);
@@ -176,6 +201,32 @@ export class Condenser {
     if (event.kind === 'log-position' || event.kind === 'state-explored') this.#keepAll = true;
     if (event.kind !== 'settled') this.othersCount += 1;
     this.#events.push(event.kind === 'settled' ? SETTLED : ALWAYS_KEPT);
+  }
+
+  #noteCluster(harm: Harm): void {
+    // A repeated state says that the change is complete.
+    if (isSameHarm(this.#harm, harm)) return;
+    this.#harm = harm;
+    this.#formerlySilent = { nodes: this.#silent, since: this.#harmedAt };
+    this.#harmedAt = this.#events.length;
+    const minority = cutOffNodes(this.#nodes, harm);
+    for (const node of [...this.#cutOff.keys()]) if (!minority.has(node)) this.#cutOff.delete(node);
+    for (const node of minority) if (!this.#cutOff.has(node)) this.#cutOff.set(node, this.#harmedAt);
+    this.#silent = new Set(connectedGroups(this.#nodes, this.#harm)[0]);
+  }
+
+  /** Marks a message whose answer tells what a node did after a change of the cluster. */
+  #noteNode({ outcome, node = '' }: Answered, number: number): void {
+    const submit = this.#messages.submits.at(number);
+    const isConfirmed = outcome === 'confirmed';
+    const isOfMinority = isConfirmed && submit > (this.#cutOff.get(node) ?? Number.POSITIVE_INFINITY);
+    const isAwaited = this.#silent.has(node) && submit > this.#harmedAt;
+    const { nodes, since } = this.#formerlySilent;
+    const wasAwaited = nodes.has(node) && submit > since && submit < this.#harmedAt;
+    if (isAwaited && isConfirmed) this.#silent.clear();
+    if (!(isOfMinority || isAwaited || wasAwaited) || this.#clusterLeft === 0) return;
+    this.#clusterLeft -= 1;
+    this.#messages.states.set(number, this.#messages.states.at(number) | KEPT);
   }
 
   #mark(id: string): void {
@@ -254,6 +305,7 @@ export class Condenser {
     if (event.kind === 'consumed' && (state & DELIVERED) !== 0 && (state & CONSUMED) === 0)
       if (event.sequence === sequences.at(number)) next = state | CONSUMED;
     states.set(number, next);
+    if (event.kind === 'answered') this.#noteNode(event, number);
     if (event.kind === 'delivered' && (state & DELIVERED) === 0)
       this.#noteOrder(number, (state & CONFIRMED) !== 0);
   }

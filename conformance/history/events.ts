@@ -245,8 +245,9 @@ export interface FaultHealed {
 }
 
 /**
- * What the kit itself does to the nodes of a cluster from this moment on, until the next event of this kind. The first
- * event of an injection is recorded before anything is cut, the last one after everything was healed.
+ * What the kit itself does to the nodes of a cluster from this moment on, until the next event of this kind. The event is
+ * recorded before each change, also before a cut is healed, and once more after the last one. A second event with the same
+ * lists says that the change is complete.
  */
 export interface ClusterState {
   kind: 'cluster-state';
@@ -256,6 +257,8 @@ export interface ClusterState {
   down: string[];
   /** Links that carry nothing, each in one direction: `[from, to]`. */
   cut: [from: string, to: string][];
+  /** Nodes on which the target's `promote` command has run in this injection. Absent when it ran on none. */
+  promoted?: string[];
 }
 
 /** Messages at risk at the moment of a crash. A run with nothing at risk at any crash proves nothing. */

@@ -1,3 +1,4 @@
+import { isLinkFault } from './cluster-states.js';
 import type { FaultInjected, HistoryEvent, LostFile } from './events.js';
 
 /** What is known of the loss of one message: the injection that took it, and the files that it took it from. */
@@ -22,7 +23,7 @@ export function lossOf(history: readonly HistoryEvent[], id: string): MessageLos
   );
   if (lastSeen < 0) return undefined;
   // An injection is recorded at its end. If the message came meanwhile, the injection may still have taken it.
-  const later = history.slice(lastSeen).filter((event) => event.kind === 'fault' && event.scope !== 'none');
+  const later = history.slice(lastSeen).filter((event) => event.kind === 'fault' && canLose(event));
   const crashes = later as FaultInjected[];
   for (const fault of [...crashes].reverse()) {
     const files = lostFilesOf(fault).filter(({ messages }) => messages.includes(id));
@@ -31,6 +32,11 @@ export function lossOf(history: readonly HistoryEvent[], id: string): MessageLos
   if (history.some((event) => event.kind === 'consumed' && event.id === id)) return undefined;
   const fault = crashes.find((crash) => lostFilesOf(crash).length > 0) ?? crashes.find(({ hit }) => hit);
   return fault && { fault, files: [] };
+}
+
+/** Returns whether an injection could take a message: it stopped a process, or it acted on the links of a cluster. */
+export function canLose({ fault, scope }: FaultInjected): boolean {
+  return scope !== 'none' || isLinkFault(fault);
 }
 
 /** Returns every file that an injection took something from: by the crash, or because the target removed it. */

@@ -104,7 +104,12 @@ const EVENT_SCHEMAS: EventSchemas = {
     failed: optional(objectOf({ sinceMs: number, calls: listOf(failedCall) })),
   },
   healed: { fault: text, injection: number },
-  'cluster-state': { injection: number, down: listOf(text), cut: listOf(link) },
+  'cluster-state': {
+    injection: number,
+    down: listOf(text),
+    cut: listOf(link),
+    promoted: optional(listOf(text)),
+  },
   'at-risk': { injection: number, confirmedUndelivered: number, inFlight: number, inDelivery: number },
   recovered: { injection: number, tookMs: number },
   'recovery-failed': { injection: number, waitedMs: number, detail: text },

@@ -14,6 +14,8 @@ export interface LevelRule {
   optionalFaults: readonly FaultName[];
   /** Method of measurement: rounds of workload and faults, or the crash states of one recorded run. */
   measuredIn: 'rounds' | 'states';
+  /** True for a level that only a target with several nodes can get. */
+  needsNodes: boolean;
 }
 
 /** The rules of all levels, in the order in which the levels are measured. */
@@ -26,6 +28,7 @@ export const LEVELS: readonly LevelRule[] = [
     faults: ['kill'],
     optionalFaults: ['pause'],
     measuredIn: 'rounds',
+    needsNodes: false,
   },
   {
     level: 'torn',
@@ -34,6 +37,7 @@ export const LEVELS: readonly LevelRule[] = [
     faults: ['tear'],
     optionalFaults: ['index-loss'],
     measuredIn: 'rounds',
+    needsNodes: false,
   },
   {
     level: 'power',
@@ -42,6 +46,7 @@ export const LEVELS: readonly LevelRule[] = [
     faults: ['power-cut'],
     optionalFaults: [],
     measuredIn: 'rounds',
+    needsNodes: false,
   },
   {
     level: 'crash-states',
@@ -51,6 +56,7 @@ export const LEVELS: readonly LevelRule[] = [
     faults: ['crash-states'],
     optionalFaults: [],
     measuredIn: 'states',
+    needsNodes: false,
   },
   {
     level: 'errors',
@@ -60,6 +66,17 @@ export const LEVELS: readonly LevelRule[] = [
     faults: ['full', 'io-error', 'clock'],
     optionalFaults: ['data-rot'],
     measuredIn: 'rounds',
+    needsNodes: false,
+  },
+  {
+    level: 'cluster',
+    condition:
+      'links between nodes are cut or stale, as many nodes as tolerated lose their power, or one node loses its disk',
+    requires: ['process'],
+    faults: ['partition'],
+    optionalFaults: ['cut-then-elect', 'node-loss', 'stale-link', 'link-delay', 'link-loss', 'power-cut'],
+    measuredIn: 'rounds',
+    needsNodes: true,
   },
 ];
 

@@ -1,7 +1,7 @@
 import type { FaultName, Guarantee } from '../target-file/definition.js';
 
 /** Name of a set of requirements that a certificate can grant; `levels.ts` has the rules. */
-export type Level = 'process' | 'torn' | 'power' | 'crash-states' | 'errors';
+export type Level = 'process' | 'torn' | 'power' | 'crash-states' | 'errors' | 'cluster';
 
 /** Ids of all requirements, in numerical order. */
 export const REQUIREMENT_IDS = [
@@ -25,6 +25,10 @@ export const REQUIREMENT_IDS = [
   'PP-18',
   'PP-19',
   'PP-20',
+  'PP-21',
+  'PP-22',
+  'PP-23',
+  'PP-24',
 ] as const;
 
 /** Id of a requirement. */
@@ -79,7 +83,19 @@ const FAULTS_WITH_RESTART: readonly string[] = [
   'power-cut',
   'crash-states',
   'io-error',
+  'cut-then-elect',
+  'node-loss',
 ];
+
+/** Faults that cut the links between nodes, or make them slow. */
+const LINK_FAULTS: readonly FaultName[] = ['partition', 'stale-link', 'link-delay', 'link-loss'];
+
+/** Returns whether a target claims to survive one of some faults as a cluster. */
+const inCluster =
+  (faults: readonly FaultName[], leastTolerated = 0): Requirement['isClaimedBy'] =>
+  ({ guarantee }) =>
+    (guarantee.cluster?.tolerates ?? -1) >= leastTolerated &&
+    faults.some((fault) => guarantee.faults.includes(fault));
 
 /** Every requirement, in numerical order. */
 export const REQUIREMENTS: readonly Requirement[] = [
@@ -445,6 +461,84 @@ export const REQUIREMENTS: readonly Requirement[] = [
     byChance: false,
     waivable: true,
     isClaimedBy: ({ guarantee }) => guarantee.order !== undefined,
+  },
+  {
+    id: 'PP-21',
+    level: 'cluster',
+    title: 'a confirmation outlives the power cut of tolerated nodes',
+    sentence:
+      'A cluster MUST deliver each message that it has confirmed after a power cut of as many nodes as it claims to tolerate, whatever majority forms next.',
+    why: 'Nodes that confirm from memory lose nothing as long as one of them keeps running. Then the power of the wrong node fails, and a majority of nodes without the message goes on.',
+    source:
+      'The claim in the target file: `guarantee.cluster`; Ongaro and Ousterhout, In Search of an Understandable Consensus Algorithm (USENIX ATC 2014), section 5 (persistent state); Alagappan et al., Protocol-Aware Recovery for Consensus-Based Storage (FAST 2018)',
+    scenarios:
+      'The fault cut-then-elect: one node is isolated, the others confirm messages, the power of one of them is cut, and the isolated node and the one without power form the next majority. The fault power-cut on at least one node and on at most as many as the target tolerates.',
+    evidence:
+      'Such a fault hit, and messages were confirmed during or after it. Each message that was confirmed before or during the fault has an accepted delivery. [Which fault a loss is attributed to](#losses-in-a-cluster) says when a loss counts here.',
+    notEvidence:
+      'A SIGKILL of nodes: their kernels still write what they had written. A power cut of more nodes than the target tolerates; PP-12 covers it. A schedule in which no majority formed, or in which nothing was confirmed: both are misses.',
+    needs: ['cut-then-elect', 'power-cut'],
+    byChance: false,
+    waivable: true,
+    isClaimedBy: inCluster(['cut-then-elect', 'power-cut'], 1),
+  },
+  {
+    id: 'PP-22',
+    level: 'cluster',
+    title: 'a confirmation outlives the loss of a disk',
+    sentence:
+      'A cluster MUST deliver each message that it has confirmed, although one node comes back with an empty disk or is replaced by another node.',
+    why: 'A disk can fail for ever. A node that comes back empty and counts as one that knows everything can make an empty cluster of a full one.',
+    source:
+      'The claim in the target file: `guarantee.cluster`; Liskov and Cowling, Viewstamped Replication Revisited (MIT-CSAIL-TR-2012-021), section 4.3 (recovery of a replica without its disk)',
+    scenarios:
+      'The fault node-loss: the processes of a node are killed and its disk is replaced by an empty one. If the target has a `promote` command, another node takes over.',
+    evidence:
+      'A disk was lost, and messages were confirmed during or after it. Each message that was confirmed before or during the fault has an accepted delivery.',
+    notEvidence: 'A node whose disk had no message since the last fault.',
+    needs: ['node-loss'],
+    byChance: false,
+    waivable: true,
+    isClaimedBy: inCluster(['node-loss'], 1),
+  },
+  {
+    id: 'PP-23',
+    level: 'cluster',
+    title: 'a cut or stale link costs nothing',
+    sentence:
+      'A cluster whose links are cut, slow or stale MUST lose no confirmed message, MUST NOT confirm a message on a node that is cut off into a minority, and MUST hold the same on all nodes after the links are healed.',
+    why: 'A node that goes on alone confirms messages that the others do not have. After the healing one of the two histories wins, and the other is lost, or messages that were consumed come again.',
+    source:
+      "The claim in the target file: `guarantee.cluster`; Gilbert and Lynch, Brewer's Conjecture and the Feasibility of Consistent, Available, Partition-Tolerant Web Services (SIGACT News 2002); Alquraan et al., An Analysis of Network-Partitioning Failures in Cloud Systems (OSDI 2018)",
+    scenarios:
+      'The faults partition (one node isolated, two halves, overlapping majorities, one direction), stale-link, link-delay and link-loss, while producers and receivers reach every node.',
+    evidence:
+      'Such a fault hit, and messages were confirmed during or after it. Each message that was confirmed before or during the fault has an accepted delivery. No node confirmed a message that was submitted to it while it was [cut off into a minority](#majorities). After the healing and a complete wait for all messages, the `verify` commands of all nodes report the same number of live messages, and no message that was consumed from one node with an answer came again from another node, except as often as the claimed bound on duplicates allows.',
+    notEvidence:
+      'A submit within 2 s after the kit began to cut, if the kit did not record the end of the change, and a confirmation within 1 s before it recorded the healing. A minority that answers no, or does not answer. A partition across which no connection was tried.',
+    needs: LINK_FAULTS,
+    byChance: false,
+    waivable: false,
+    isClaimedBy: inCluster(LINK_FAULTS),
+  },
+  {
+    id: 'PP-24',
+    level: 'cluster',
+    title: 'the majority confirms again in time',
+    sentence:
+      'A cluster MUST confirm messages again within `electionSeconds` after a fault that leaves enough nodes up and connected.',
+    why: 'A cluster is run to go on when a node fails. One that waits for the lost node is safe, and not available.',
+    source: 'The claim in the target file: `guarantee.cluster.electionSeconds`',
+    scenarios:
+      'Every fault in which the kit takes nodes down or cuts links: partition, cut-then-elect, node-loss. The time runs from each change of the state of the cluster, also from the healing.',
+    evidence:
+      'The time from the change until one of [the nodes that must confirm](#majorities) confirms a message that was submitted after the change. At least one such time was measured while other nodes were down or cut off, if the target can go on then.',
+    notEvidence:
+      'A state that ended before the claimed time was over. A state in which nothing was submitted to these nodes. A confirmation of a message that was submitted before the change.',
+    needs: ['partition', 'cut-then-elect', 'node-loss'],
+    byChance: false,
+    waivable: false,
+    isClaimedBy: inCluster(['partition', 'cut-then-elect', 'node-loss']),
   },
 ];
 

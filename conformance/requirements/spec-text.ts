@@ -34,6 +34,8 @@ Sources: a number in brackets, such as [0017], is a paragraph of the patent appl
 | sector | 512 bytes, the unit that a disk writes as a whole |
 | torn | only some sectors of a write are on the disk |
 | crash state | one disk that a power cut could have left |
+| cluster, node | a target of several nodes; each node has its own disk and its own network address |
+| down, cut off | the kit has killed the processes of a node and not started them again; the kit has cut links of a node |
 | seed | the number from which a run draws every random choice; a *seeded* choice is the same when the seed is the same |
 | gate, certificate | \`plugpull gate\` tries the claimed faults in one run; \`plugpull certify\` makes a run for each level and writes a certificate |
 
@@ -55,7 +57,9 @@ run is the first of these that applies:
 5. **pass**: the requirements that were measured passed. The verdict says nothing about the others.
 
 PP-12 and PP-15 to PP-19 are about one kind of fault. Each counts a lost message if this fault was the first crash after the
-confirmation. PP-14 does the same for disk errors. PP-1 counts every lost message.`;
+confirmation. PP-14 does the same for disk errors. PP-21 to PP-23 have [a rule of their own](#losses-in-a-cluster). PP-1 counts
+every lost message. A finding about lost messages counts the producers that lost the newest of their confirmed messages (a
+suffix), the oldest (a prefix), some in the middle, all, or some in several places. A producer's messages count up to the fault.`;
 
 const TAIL = `## When a message counts as lost
 
@@ -96,7 +100,33 @@ got no answer.
 A target that does not claim \`inDeliveryPerSession\` has one more second: a message is still in delivery if the crash comes
 within one second after the end of its session.
 
-The [bounds of the target file](README.md#target-file) say how many duplicates are allowed.`;
+The [bounds of the target file](README.md#target-file) say how many duplicates are allowed.
+
+## Losses in a cluster
+
+A cluster confirms messages while a fault lasts: an injection into a cluster has a beginning and an end. PP-21 to PP-23
+attribute a lost message to the first injection that ended after the confirmation, in the same round. An injection counts if it
+hit, and if it stopped a process or acted on links. It ends with the recovery after it. PP-23 does not count a message if a later crash is known
+to have taken it from a file: a cut link stops no process, so the message was still there.
+
+A run that injected such a fault has measured nothing if no message was confirmed between the beginning of the injection and the
+beginning of the next one.
+
+## Majorities
+
+The history says which nodes are down and which links are cut. Two nodes are connected if both are up and neither direction of
+their link is cut. Nodes form a group if they reach each other, also through other nodes of the group.
+
+- A node is *cut off into a minority* (PP-23) if links are cut and its group has at most half of all nodes. Such a node must not
+  confirm messages. A node on which the kit has run the \`promote\` command in this injection is excepted.
+- *The nodes that must confirm* (PP-24) are the largest group, if there is no other of its size, if each of its nodes is connected with
+  each other one, if the nodes outside of it are at most as many as \`guarantee.cluster.tolerates\`, and if the group has more than half
+  of all nodes or a node that was promoted. Otherwise nothing is demanded.
+- When nothing is down or cut, all nodes must confirm: any of them may do it.
+
+So the target with two nodes must confirm when everything is healed, and when one node is down and the other one was promoted. If
+its two nodes are cut from each other, none of them may confirm, except the one that was promoted. With four nodes in two
+halves, no node may confirm and none must.`;
 
 function levelsSection(): string {
   return [

@@ -72,6 +72,7 @@ const BUDGET_SHARES: Readonly<Record<Level, number>> = {
   power: 2,
   'crash-states': 2,
   errors: 4,
+  cluster: 4,
 };
 /**
  * Fault that is injected in addition to those of a level: errors need crashes, so that stored messages are
@@ -180,7 +181,7 @@ async function planLevels({ target, runtime, power, filesystem }: CertifyOptions
   const plans: LevelPlan[] = [];
   for (const rule of LEVELS) {
     const claimedFamilies = familiesOf(rule).filter((family) => claims.has(family));
-    if (claimedFamilies.length === 0) continue;
+    if (claimedFamilies.length === 0 || (rule.needsNodes && target.nodes === undefined)) continue;
     const accompanying = ACCOMPANYING_FAULTS[rule.level];
     if (rule.measuredIn === 'states') {
       plans.push(planCrashStates(rule, runtime, filesystem));

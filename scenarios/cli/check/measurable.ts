@@ -122,6 +122,10 @@ const CLAIMED_BY: Readonly<Record<string, string>> = {
   'PP-9': 'a verify command would claim it',
   'PP-11': 'guarantee.recoverySeconds would claim it',
   'PP-20': 'guarantee.order would claim it',
+  'PP-21': 'guarantee.cluster with cut-then-elect or power-cut would claim it',
+  'PP-22': 'guarantee.cluster with node-loss would claim it',
+  'PP-23': 'guarantee.cluster with partition or stale-link would claim it',
+  'PP-24': 'guarantee.cluster with partition, cut-then-elect or node-loss would claim it',
 };
 
 function claimedBy(needs: Requirement['needs']): string {

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
+import { placeOf } from '../../../conformance/checkers/loss-shape.js';
 import { fromDeltas, TICKS_PER_MS, toDeltas, toTicks } from './columns.js';
-import { placeOf } from './producer-losses.js';
 
 t.test('a column of integers is the same after it was packed as JSON and read again', async (t) => {
   let columns = 0;

@@ -1,3 +1,4 @@
+import { placeOf } from '../../../conformance/checkers/loss-shape.js';
 import type { MessageColumns, ProducerLoss } from './model.js';
 
 /** Counts what each producer has lost in each round, and says where in the order of its confirmed messages. */
@@ -17,15 +18,4 @@ export function producerLosses({ producer, round, outcome, flags }: MessageColum
     lost: lost.filter(Boolean).length,
     where: placeOf(lost),
   }));
-}
-
-/** Says where the losses are in the order of confirmed messages. */
-export function placeOf(lost: readonly boolean[]): ProducerLoss['where'] {
-  const [first, last] = [lost.indexOf(true), lost.lastIndexOf(true)];
-  if (first < 0) return 'none';
-  const count = lost.filter(Boolean).length;
-  if (count === lost.length && count > 1) return 'all';
-  if (last - first + 1 !== count) return 'scattered';
-  if (last === lost.length - 1) return 'suffix';
-  return first === 0 ? 'prefix' : 'middle';
 }

@@ -1,0 +1,172 @@
+import {
+  describeHarm,
+  type Harm,
+  isHealed,
+  isSameHarm,
+  listOf,
+  NO_HARM,
+  servingNodes,
+} from '../history/cluster-states.js';
+import type { HistoryEvent } from '../history/events.js';
+import type { Guarantee } from '../target-file/definition.js';
+import { makeFinding, Violations } from './finding.js';
+import type { Finding } from './verdict.js';
+
+/** A time in which some nodes of a cluster must confirm messages again. */
+interface Election {
+  injection: number;
+  harm: Harm;
+  /** The nodes that must confirm. */
+  serving: ReadonlySet<string>;
+  /** Time from which the claimed time runs, in milliseconds. */
+  startMs: number;
+  /** Earliest submit since the start to one of the nodes, as far as its answer names the node. */
+  firstTryMs: number;
+  /** Messages that were submitted since the start and are not answered yet, each with the time of its submit. */
+  open: Map<string, number>;
+  /** Number of answers of the nodes that were no confirmation. */
+  refused: number;
+  /** Time at which the state changed; undefined until then. */
+  endMs: number | undefined;
+  result: 'undecided' | 'in-time' | 'late';
+  tookMs: number;
+}
+
+/**
+ * Checks PP-24: the nodes that are left confirm again within the claimed time. It runs from each change of what the kit
+ * does to the cluster until these nodes confirm a message that was submitted after the change. If the state changes
+ * before the time is over, nothing is concluded. The time runs from the first submit to one of these nodes if that is later,
+ * and from the recovery after the injection: services that the kit has not started yet confirm nothing.
+ */
+export function checkElection(history: readonly HistoryEvent[], { cluster }: Guarantee): Finding {
+  if (cluster === undefined)
+    return makeFinding('PP-24', 'not-measured', 'the target claims nothing about a cluster', {});
+  const limitMs = cluster.electionSeconds * 1000;
+  const elections = electionsOf(history, cluster.tolerates, limitMs);
+  const violations = new Violations();
+  for (const one of elections.filter(({ result }) => result === 'late'))
+    violations.add(`${describe(one)}; ${seconds(limitMs)} are claimed`);
+  const measured = elections.filter(({ result }) => result !== 'undecided');
+  const harmed = elections.filter(({ harm }) => !isHealed(harm));
+  const harmedMeasured = harmed.filter((one) => measured.includes(one)).length;
+  const worstElectionMs = Math.round(Math.max(0, ...measured.map(({ tookMs }) => tookMs)));
+  const figures = {
+    elections: measured.length,
+    whileHarmed: harmedMeasured,
+    undecidedElections: elections.length - measured.length,
+    worstElectionMs,
+  };
+  if (violations.count > 0) {
+    const why = `${violations.count} of ${measured.length} times the nodes that were left did not confirm within ${seconds(limitMs)}; the worst took ${seconds(worstElectionMs)} or more`;
+    return makeFinding('PP-24', 'fail', why, figures, violations);
+  }
+  if (measured.length === 0 || (harmed.length > 0 && harmedMeasured === 0)) {
+    const why =
+      elections.length === 0
+        ? 'no fault left a majority of the nodes that had to confirm'
+        : `in none of ${(harmed.length > 0 ? harmed : elections).length} states did the nodes that were left confirm a message, and none lasted ${seconds(limitMs)} with submits to them`;
+    return makeFinding('PP-24', 'not-measured', why, figures);
+  }
+  const why = `the nodes that were left confirmed again ${measured.length} times, ${harmedMeasured} of them while others were harmed; the slowest after ${seconds(worstElectionMs)}`;
+  return makeFinding('PP-24', 'pass', why, figures);
+}
+
+function describe({ injection, harm, serving, tookMs, refused }: Election): string {
+  const state = isHealed(harm) ? 'everything is healed' : describeHarm(harm);
+  return `${listOf([...serving])} confirmed nothing for ${seconds(tookMs)} (injection ${injection}: ${state}; ${refused} submits were not confirmed)`;
+}
+
+function electionsOf(history: readonly HistoryEvent[], tolerates: number, limitMs: number): Election[] {
+  const elections: Election[] = [];
+  let nodes: readonly string[] = [];
+  let harm: Harm = NO_HARM;
+  let current: Election | undefined;
+  /** Elections that ended without a decision, and of which submits are still open. */
+  let ended: Election[] = [];
+  const end = (atMs: number) => {
+    if (current === undefined) return;
+    current.endMs = atMs;
+    if (current.result === 'undecided' && current.open.size > 0) ended.push(current);
+    current = undefined;
+  };
+  const answered = (election: Election, event: Extract<HistoryEvent, { kind: 'answered' }>) => {
+    const submittedMs = election.open.get(event.id);
+    election.open.delete(event.id);
+    if (submittedMs === undefined || !election.serving.has(event.node ?? '')) return;
+    election.firstTryMs = Math.min(election.firstTryMs, submittedMs);
+    const sinceMs = Math.max(election.startMs, election.firstTryMs);
+    // An answer after the end of the state shows only that there was none until then.
+    election.tookMs = (election.endMs ?? event.atMs) - sinceMs;
+    const isConfirmed = event.outcome === 'confirmed' && election.endMs === undefined;
+    if (!isConfirmed) election.refused += 1;
+    if (election.tookMs > limitMs) election.result = 'late';
+    else if (isConfirmed) election.result = 'in-time';
+  };
+  for (const event of history) {
+    switch (event.kind) {
+      case 'installed':
+        end(event.atMs);
+        ended = [];
+        nodes = event.nodes ?? [];
+        harm = NO_HARM;
+        break;
+      case 'cluster-state': {
+        if (isSameHarm(harm, event)) {
+          // The change is complete now.
+          if (current !== undefined) current.startMs = event.atMs;
+          break;
+        }
+        end(event.atMs);
+        harm = event;
+        const serving = servingNodes(nodes, harm, tolerates);
+        if (serving.length === 0) break;
+        current = {
+          ...{ injection: event.injection, harm, serving: new Set(serving), startMs: event.atMs },
+          ...{ firstTryMs: Number.POSITIVE_INFINITY, open: new Map(), refused: 0, endMs: undefined },
+          ...{ result: 'undecided', tookMs: 0 },
+        };
+        elections.push(current);
+        break;
+      }
+      case 'submitted':
+        current?.open.set(event.id, event.atMs);
+        break;
+      case 'answered':
+        if (current !== undefined) {
+          answered(current, event);
+          if (current.result !== 'undecided') current = undefined;
+        }
+        for (const one of ended) answered(one, event);
+        ended = ended.filter(({ open, result }) => open.size > 0 && result === 'undecided');
+        break;
+      case 'recovered':
+        if (current?.injection === event.injection) current.startMs = Math.max(current.startMs, event.atMs);
+        break;
+      case 'service-exited':
+        if (event.expected && current?.serving.has(nodeOf(event.service))) end(event.atMs);
+        break;
+      case 'at-risk':
+      case 'fault':
+        // Another injection may have harmed more nodes.
+        if (event.injection !== current?.injection) end(event.atMs);
+        break;
+      case 'recovery-failed':
+      case 'drained':
+      case 'run-ended':
+        end(event.atMs);
+        break;
+      default:
+        break;
+    }
+  }
+  return elections;
+}
+
+/** Returns the node of a service: `server@a` runs on a. */
+function nodeOf(service: string): string {
+  return service.slice(service.lastIndexOf('@') + 1);
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`;
+}
