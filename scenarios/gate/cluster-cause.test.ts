@@ -30,7 +30,7 @@ const lostBatch = () => {
     .state()
     .crash({
       ...{ fault: 'cut-then-elect', scope: 'machine', nodes: ['a', 'c'] },
-      lostFiles: [{ ...EMPTIED_FILE, file: 'jetstream/1.blk', node: 'c', messages: ['2', '3', '4'] }],
+      lostFiles: [{ ...EMPTIED_FILE, file: 'c:jetstream/1.blk', messages: ['2', '3', '4'] }],
     })
     .submitAndConsume('6')
     .deliver('1')
@@ -47,7 +47,7 @@ t.test(
     const evaluation = evaluate(events, TARGET);
     t.same(failedIn(evaluation), ['PP-1', 'PP-21']);
     const [cause] = violationCauses(events, [], evaluation);
-    t.match(cause, { requirements: ['PP-21', 'PP-1'], messages: ['2', '3', '4'], file: 'jetstream/1.blk' });
+    t.match(cause, { requirements: ['PP-21', 'PP-1'], messages: ['2', '3', '4'], file: 'c:jetstream/1.blk' });
     t.same(withoutTimes(cause?.facts ?? []).slice(0, 8), [
       'a is cut off from b and c',
       'message 2 is confirmed by b',

@@ -49,8 +49,13 @@ export function clusterStory(
   const by = answer?.node === undefined ? '' : ` by ${answer.node}`;
   if (answer !== undefined) lines.push({ atMs: answer.atMs, text: `message ${id} is confirmed${by}` });
   const held = lostFilesOf(fault).filter(({ messages }) => messages.includes(id));
-  for (const { file, node } of held)
-    lines.push({ atMs: fault.atMs, text: `${node ?? 'the crash'} lost it from ${file}` });
+  for (const { file } of held) {
+    // In a cluster, the name of the node stands before the path.
+    const node = nodes.find((name) => file.startsWith(`${name}:`));
+    const text =
+      node === undefined ? `the crash took ${file}` : `${node} lost it from ${file.slice(node.length + 1)}`;
+    lines.push({ atMs: fault.atMs, text });
+  }
   const next = nextMajority(events, nodes, states, answer, end);
   if (next !== undefined) lines.push(next);
   return lines.sort((one, other) => one.atMs - other.atMs);
