@@ -257,8 +257,6 @@ export type Availability = { available: true } | { available: false; why: string
 export interface LostFile {
   /** Path below the data directory. */
   file: string;
-  /** Node whose data directory it is. Absent for a target without `nodes`. */
-  node?: string;
   /** Size before the crash, in bytes. */
   sizeBytes: number;
   /** Size after the crash, in bytes; null: the file is gone. */

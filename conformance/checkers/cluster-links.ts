@@ -118,7 +118,10 @@ export function confirmedByMinority(history: readonly HistoryEvent[]): MinorityC
   const submittedMs = new Map<string, number>();
   let nodes: readonly string[] = [];
   let harm: Harm = NO_HARM;
-  /** Nodes of the last injection with a promotion. Such a node may go on alone until the others have caught up. */
+  /**
+   * Nodes of the last promotion that was completed: its state was recorded twice. Such a node may go on alone until the
+   * others have caught up.
+   */
   let promoted: string[] = [];
   const end = (node: string, atMs: number) => {
     const { injection, confirmations } = cutOff.get(node) ?? { injection: 0, confirmations: [] };
@@ -129,8 +132,9 @@ export function confirmedByMinority(history: readonly HistoryEvent[]): MinorityC
   const change = (next: Harm, atMs: number, injection: number) => {
     const isRepeated = isSameHarm(harm, next);
     harm = next;
-    promoted = harm.promoted ?? promoted;
-    const minority = cutOffNodes(nodes, { ...harm, promoted });
+    const inThisState = harm.promoted ?? [];
+    if (isRepeated && inThisState.length > 0) promoted = inThisState;
+    const minority = cutOffNodes(nodes, { ...harm, promoted: [...promoted, ...inThisState] });
     for (const node of [...cutOff.keys()]) if (!minority.has(node)) end(node, atMs);
     for (const node of minority) {
       const known = cutOff.get(node);

@@ -45,15 +45,17 @@ export async function findPrimary(cluster: ClusterContext): Promise<string | und
 
 /**
  * Promotes the first of the nodes whose command succeeds: a command may refuse a node that must not take over, and a node
- * may not be ready yet. Resolves to its name; undefined when none succeeded within `timeoutMs`, or the run was interrupted.
+ * may not be ready yet. It tries for `timeoutMs`, until the run is interrupted.
+ * @returns a phrase for people: who was promoted, or why none was.
  */
 export async function promoteOne(
   cluster: ClusterContext,
   candidates: readonly string[],
   timeoutMs: number,
   signal: AbortSignal,
-): Promise<string | undefined> {
+): Promise<string> {
   let promoted: string | undefined;
+  let why = '';
   const promoteAny = async () => {
     for (const node of candidates) {
       if (signal.aborted) return false;
@@ -61,12 +63,15 @@ export async function promoteOne(
         await cluster.promote?.(node);
         promoted = node;
         return true;
-      } catch {
+      } catch (error) {
         // The next candidate may be able to take over, or this one in a moment.
+        why = error instanceof Error ? ` (${error.message.split('\n', 1)[0]})` : '';
       }
     }
     return false;
   };
   await until(promoteAny, timeoutMs, signal, PROMOTE_INTERVAL_MS);
-  return promoted;
+  return promoted === undefined
+    ? `${candidates.join(', ')} could not be promoted${why}`
+    : `${promoted} promoted`;
 }

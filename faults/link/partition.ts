@@ -91,6 +91,5 @@ async function promoteOther(
   const others = nodeNames(cluster).filter((name) => !harmed.includes(name));
   const candidates = sample(random, others, others.length);
   const timeoutMs = Math.min(cluster.electionMs, MAX_ELECTION_MS);
-  const promoted = await promoteOne(cluster, candidates, timeoutMs, signal);
-  return promoted === undefined ? ', no other node could be promoted' : `, ${promoted} promoted`;
+  return `, ${await promoteOne(cluster, candidates, timeoutMs, signal)}`;
 }

@@ -63,11 +63,7 @@ export async function cutNodes(
     const lost = losses?.after(lostPages);
     const whole = lost === undefined ? detail : `${detail}; ${describeCacheLoss(lost)}`;
     details.push(name === '' ? whole : `${name}: ${whole}`);
-    if (lost !== undefined)
-      lostFiles = [
-        ...(lostFiles ?? []),
-        ...lost.map((file) => (name === '' ? file : { ...file, node: name })),
-      ];
+    if (lost !== undefined) lostFiles = [...(lostFiles ?? []), ...lost];
   }
   return {
     detail: details.join('; '),

@@ -1,3 +1,6 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { promisify } from 'node:util';
 import type { ClusterContext, Fault, FaultContext, Injection, LinkCut } from '../fault.js';
 import { hit, miss } from '../injection.js';
 import { changeLinks, findPrimary, healLinks, nodeNames, promoteOne } from '../link/cluster-steps.js';
@@ -51,7 +54,10 @@ export const cutThenElect: Fault = {
     const withoutIsolated = between([roles.isolated], others);
     await changeLinks(cluster, { down: [], cut: withoutIsolated });
     const wanted = MIN_CONFIRMS + random.int(MAX_CONFIRMS - MIN_CONFIRMS + 1);
-    const confirmed = await cluster.waitForConfirmsBy(others, wanted, cluster.electionMs);
+    const first = await cluster.waitForConfirmsBy(others, 1, cluster.electionMs);
+    if (first > 0) await syncDisk(victim.dataDir);
+    const confirmed =
+      first === 0 ? 0 : first + (await cluster.waitForConfirmsBy(others, wanted, cluster.electionMs));
     const story = `${roles.isolated} isolated, ${confirmed} confirmed by ${list(others)}`;
     if (confirmed === 0)
       return { ...miss(`${story}: nothing that the power cut could lose`), nodes: [roles.isolated] };
@@ -81,6 +87,19 @@ export const cutThenElect: Fault = {
   heal: healLinks,
 };
 
+/** Upper bound in ms of the sync of a disk. */
+const SYNC_TIMEOUT_MS = 30_000;
+
+/**
+ * Writes everything to a disk that this machine can see, as the kernel does by itself after some seconds. The cut then takes
+ * only what was confirmed since. Without it, a cut in the first seconds takes the files that the target has just made, and it
+ * may not start at all.
+ */
+async function syncDisk(dataDir: string): Promise<void> {
+  if (!existsSync(dataDir)) return;
+  await promisify(execFile)('sync', ['-f', dataDir], { timeout: SYNC_TIMEOUT_MS });
+}
+
 /**
  * Draws the roles. In a cluster whose operator promotes nodes, the primary is not isolated first: nothing would be confirmed
  * meanwhile.
@@ -104,6 +123,5 @@ async function promoteIfNeeded(
   primary: string | undefined,
 ): Promise<string> {
   if (primary === undefined || !roles.away.includes(primary)) return '';
-  const promoted = await promoteOne(cluster, [roles.cut], cluster.electionMs, signal);
-  return promoted === undefined ? `, ${roles.cut} could not be promoted` : `, ${promoted} promoted`;
+  return `, ${await promoteOne(cluster, [roles.cut], cluster.electionMs, signal)}`;
 }

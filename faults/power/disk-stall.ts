@@ -1,6 +1,6 @@
 import type { Fault, FaultContext, Injection, Service } from '../fault.js';
 import { hit, liveServices, miss } from '../injection.js';
-import { healNotes, noteDown } from '../link/down-nodes.js';
+import { noteDown } from '../link/down-nodes.js';
 import { hasThreadInState } from '../thread-state.js';
 import { sleep } from '../waiting.js';
 import { blocklogAvailability } from './blocklog-availability.js';
@@ -82,7 +82,6 @@ export const diskStall: Fault = {
   },
   async heal(context: FaultContext): Promise<void> {
     for (const { powerDisk } of context.nodes) await powerDisk?.stall?.end();
-    await healNotes(context);
   },
 };
 

@@ -1,6 +1,6 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, miss } from '../injection.js';
-import { healNotes, letOthersConfirm, noteDown } from '../link/down-nodes.js';
+import { noteDown } from '../link/down-nodes.js';
 import { sample } from '../random-choice.js';
 import { sleep } from '../waiting.js';
 import { blocklogAvailability } from './blocklog-availability.js';
@@ -30,10 +30,9 @@ export const powerCut: Fault = {
     const cuts = oneByOne
       ? await cutOneByOne(context, sample(random, nodes, nodes.length))
       : [await cutNodes(nodes, random)];
-    const waited = await letOthersConfirm(context);
     const stoppedMs = Math.min(...cuts.map((cut) => cut.stoppedMs));
     const lists = cuts.map(({ lostFiles }) => lostFiles).filter((files) => files !== undefined);
-    const detail = cuts.map((cut) => cut.detail).join(', then ') + waited;
+    const detail = cuts.map((cut) => cut.detail).join(', then ');
     const services = context.services
       .map(({ name }) => name)
       .filter((name) => cuts.some((cut) => cut.services.includes(name)));
@@ -46,7 +45,7 @@ export const powerCut: Fault = {
       ...(lists.length > 0 && { lostFiles: lists.flat() }),
     };
   },
-  heal: healNotes,
+  heal: async () => {},
 };
 
 async function cutOneByOne({ random, signal }: FaultContext, nodes: readonly CutNode[]): Promise<NodesCut[]> {

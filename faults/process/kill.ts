@@ -1,12 +1,12 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, liveServices, miss, namesOfHarmed, scopeOf } from '../injection.js';
-import { healNotes, letOthersConfirm, noteDown } from '../link/down-nodes.js';
+import { noteDown } from '../link/down-nodes.js';
 import { AVAILABLE } from '../programs.js';
 import { sample } from '../random-choice.js';
 
 /**
  * Kills all services, or some of them, with SIGKILL. The schedule of the round determines the moment. In a cluster, it
- * kills the nodes of the context, and in some draws keeps them down until the others confirm.
+ * kills services of the nodes of the context.
  */
 export const kill: Fault = {
   name: 'kill',
@@ -25,11 +25,10 @@ export const kill: Fault = {
     );
     const killed = await killServices(chosen);
     if (killed.length === 0) return miss('every process was gone before the signal');
-    const waited = await letOthersConfirm(context);
     return {
-      ...hit(`SIGKILL to ${killed.join(', ')}${waited}`, scopeOf(killed, context), killed),
+      ...hit(`SIGKILL to ${killed.join(', ')}`, scopeOf(killed, context), killed),
       ...namesOfHarmed(context, killed),
     };
   },
-  heal: healNotes,
+  heal: async () => {},
 };

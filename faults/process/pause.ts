@@ -1,6 +1,6 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, liveServices, miss, namesOfHarmed } from '../injection.js';
-import { healNotes, noteDown } from '../link/down-nodes.js';
+import { noteDown, noteUp } from '../link/down-nodes.js';
 import { AVAILABLE } from '../programs.js';
 import { logUniformInt, sample } from '../random-choice.js';
 import { sleep } from '../waiting.js';
@@ -50,7 +50,7 @@ export const pause: Fault = {
   },
   async heal(context: FaultContext): Promise<void> {
     await Promise.all(context.services.map((service) => service.signal('SIGCONT')));
-    await healNotes(context);
+    noteUp(context);
   },
 };
 

@@ -45,8 +45,7 @@ export const nodeLoss: Fault = {
     let story = `${lost} and its disk lost`;
     if (takesPrimary) {
       const candidates = sample(random, others, others.length);
-      const promoted = await promoteOne(cluster, candidates, cluster.electionMs, signal);
-      story += promoted === undefined ? ', no other node could be promoted' : `, ${promoted} promoted`;
+      story += `, ${await promoteOne(cluster, candidates, cluster.electionMs, signal)}`;
     }
     const meanwhile = await cluster.waitForConfirmsBy(others, wanted, cluster.electionMs);
     await cluster.replaceDisk(lost, { install: true });

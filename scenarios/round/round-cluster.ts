@@ -117,7 +117,7 @@ export class RoundCluster implements ClusterContext {
       injection: number,
       down: [...down],
       cut: cut.map(([from, to]) => [from, to]),
-      ...(this.#promotion && { promoted: [...this.#promotion.nodes] }),
+      ...(this.#promotion && this.#promotion.nodes.length > 0 && { promoted: [...this.#promotion.nodes] }),
     });
   }
 
@@ -161,7 +161,10 @@ export class RoundCluster implements ClusterContext {
     const { launched, installTimeoutMs, injection } = this.#options;
     const one = launched.nodes.find(({ name }) => name === node);
     if (one === undefined) throw new Error(`no node is named ${node}`);
-    const promotion = (this.#promotion ??= { injection: injection(), nodes: [] });
+    const number = injection();
+    const known = this.#promotion?.injection === number ? this.#promotion.nodes : [];
+    const promotion = { injection: number, nodes: [...known] };
+    this.#promotion = promotion;
     // The node may confirm before its command returns.
     promotion.nodes.push(node);
     this.noteState(this.#state);

@@ -118,9 +118,9 @@ function powerSchedule(seed: number, faults: readonly Fault[]): Schedule {
       maxWaitMs: between(random, 50, MAX_WAIT_MS / 2),
     };
     const again = number > 1 && random.int(5) === 0;
-    const { name: fault, needs } = random.pick(faults);
-    // What is confirmed during the fault must be undelivered at its end, or nothing is at risk.
-    if (needs.nodes === 'cluster') return { fault, ...when, holdReceivers: true };
+    const picked = random.pick(faults);
+    const { name: fault } = picked;
+    if (drawHold(random, picked)) return { fault, ...when, holdReceivers: true };
     return { fault, ...when, ...(again && fault === POWER_CUT ? { inRecovery: random.real() * 1.2 } : {}) };
   });
   return { seed, injections, disk: 'power', producers: between(random, 3, 8), depth: between(random, 1, 4) };
@@ -143,8 +143,9 @@ function rotationSchedule(
     return faults[index];
   }).filter((fault) => fault !== undefined);
   const companions = faults.filter((fault) => FILLER_FAULTS.includes(fault.name));
-  const pool = companions.length > 0 ? companions : roundFaults;
-  const extraFaults = Array.from({ length: EXTRA_FAULTS }, () => random.pick(pool));
+  const repeatable = roundFaults.filter(({ oncePerRound }) => oncePerRound !== true);
+  const pool = companions.length > 0 ? companions : repeatable;
+  const extraFaults = pool.length === 0 ? [] : Array.from({ length: EXTRA_FAULTS }, () => random.pick(pool));
   // A round that runs out of time leaves out the extra faults first, and then a slow one.
   const own = sample(random, roundFaults, roundFaults.length);
   const isSlow = ({ name }: Fault) => SLOW_FAULTS.includes(name);
@@ -155,15 +156,21 @@ function rotationSchedule(
   return {
     seed,
     injections: [
-      ...order.map((fault) =>
-        planInjection(random, fault, fault.needs.target === 'down' && random.int(2) === 0),
-      ),
+      ...order.map((fault) => planInjection(random, fault, drawHold(random, fault))),
       ...last.flatMap((fault) => [planInjection(random, fault, false), planInjection(random, fault, true)]),
     ],
     disk: roundFaults.some((fault) => fault.needs.disk === 'limited') ? 'limited' : 'any',
     producers: between(random, 3, 8),
     depth: between(random, 1, 4),
   };
+}
+
+/**
+ * Draws whether receivers accept nothing before and during a fault: what it could lose must not be delivered before.
+ */
+function drawHold(random: Random, { holdsReceivers, needs }: Fault): boolean {
+  if (holdsReceivers === 'always') return true;
+  return (holdsReceivers === 'sometimes' || needs.target === 'down') && random.int(2) === 0;
 }
 
 /**
