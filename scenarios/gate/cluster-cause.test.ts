@@ -78,7 +78,7 @@ t.test(
       'everything is healed',
       /^c lost it from jetstream/,
       /^cut-then-elect 1: /,
-      /the message was in jetstream/,
+      /the message was in c:jetstream/,
       /PP-1: confirmed and never delivered|PP-21: confirmed by b during cut-then-elect 1, and never delivered/,
       /producer 0 lost the last 3 of 4 \(a suffix\)/,
     ]);
