@@ -4,6 +4,8 @@
  * files and devices. It does not know the protocol or the data format of a queue.
  */
 
+import type { Aim, SyncSites } from './tracing/sync-sites.js';
+
 /**
  * The part of the target that an injection crashed: from no process to the whole machine with its page cache.
  */
@@ -68,6 +70,10 @@ export interface FaultContext {
   storedMarks(): ReadonlyMap<string, Buffer>;
   /** Compares the files before and after a crash; undefined when the kit cannot read the data directory. */
   readonly losses?: LossObserver | undefined;
+  /** Syncs that the injections of this run have seen. Undefined: each injection stands for itself. */
+  readonly syncSites?: SyncSites | undefined;
+  /** In a replay: the aim of the injection that is repeated; see `Injection`. */
+  readonly aim?: Aim | undefined;
   /** Signal that is aborted when the run is interrupted. */
   readonly signal: AbortSignal;
 }
@@ -238,6 +244,8 @@ export interface Injection {
   destroyedFiles?: LostFile[];
   /** Calls that the fault made fail; undefined for other faults. */
   failed?: FailedCalls;
+  /** What the fault drew from `FaultContext.syncSites`. A replay needs it. The history does not have it. */
+  aim?: Aim | undefined;
 }
 
 /** The requirements of a fault on the round in which it is injected. */

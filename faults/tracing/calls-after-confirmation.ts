@@ -42,6 +42,7 @@ export async function callsAfterConfirmation(
     text: readStraceLog(traceLogOf(context, service)),
     confirmedOffset: start.recoveredOffsets.get(service.name) ?? 0,
   }));
+  context.syncSites?.learn(logs, context);
   const files = new Set(regularFiles(context.dataDir).map((file) => join(context.dataDir, file)));
   const found = [
     [SYNC_CALLS, positionsOf(logs, SYNC_CALLS)],

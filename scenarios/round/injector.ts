@@ -73,7 +73,10 @@ export class Injector {
     if (fault === undefined) throw new KitError('kit-failed', `no fault is named ${planned.fault}`);
     const number = ++this.#number;
     const drawNumber = planned.number ?? number;
-    const context = this.#faultContext(supervisor, `${fault.name}-${drawNumber}`);
+    const context = {
+      ...this.#faultContext(supervisor, `${fault.name}-${drawNumber}`),
+      aim: planned.aim,
+    };
     const messagesIn = (bytes: Buffer) => ledger.outstandingIn(bytes);
     const unwritten = fault.actsOnStoredData
       ? await witness.inspect(supervisor.services, messagesIn)
@@ -91,9 +94,10 @@ export class Injector {
     }
     if (fault.actsOnStoredData && (injection.hit || injection.scope === 'machine')) witness.noteHit();
     ledger.stopExpecting(injection.rotted);
-    recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...injection });
+    const { aim, ...recorded } = injection;
+    recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...recorded });
     const { hit, detail } = injection;
-    this.executed.push({ ...planned, number: drawNumber, atMs, hit, detail });
+    this.executed.push({ ...planned, number: drawNumber, aim, atMs, hit, detail });
     progress(`${fault.name}${hit ? '' : ' (miss)'}: ${detail}`);
     recorder.record({ kind: 'healed', fault: fault.name, injection: number });
     return injection;

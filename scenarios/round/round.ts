@@ -8,6 +8,7 @@ import type { Fault, Injection } from '../../faults/fault.js';
 import { LossWatch } from '../../faults/files/loss-watch.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
+import type { SyncSites } from '../../faults/tracing/sync-sites.js';
 import { atExit } from '../host/at-exit.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
@@ -52,6 +53,8 @@ export interface RoundOptions {
   receipts: Receipts;
   /** Number of injections in earlier rounds. */
   injectionsBefore: number;
+  /** Syncs that the injections of the rounds before have seen; see `FaultContext`. */
+  syncSites?: SyncSites | undefined;
   registry: Registry;
   signal: AbortSignal;
   /** Timeout of the target's first start, in milliseconds. */
@@ -357,7 +360,7 @@ class Round {
   }
 
   #makeInjector(receiver: Receiver, recoveries: Recoveries): Injector {
-    const { faults, recorder, target, signal, dir, injectionsBefore, progress } = this.#options;
+    const { faults, recorder, target, signal, dir, injectionsBefore, progress, syncSites } = this.#options;
     const { dataDir, power } = this.#disk;
     const scratchDir = join(dir, 'scratch');
     const witness = new WriteWitness({
@@ -378,6 +381,7 @@ class Round {
         indexFiles: target.files?.index ?? [],
         messageFiles: target.files?.messages ?? [],
         scratchFiles: target.files?.scratch ?? [],
+        syncSites,
         // The files of a target on another machine cannot be read from here.
         losses:
           power?.killsTarget === true
