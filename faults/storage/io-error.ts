@@ -327,9 +327,12 @@ async function tearAfterFailure(
     resumeTraced(tracees);
     if (!(await waitForFailure(context))) return nothing('nothing failed');
     if (!failedEarly) failedAtMs = performance.now();
-    const confirmsAfter = await confirmsAfterFailure(context);
+    const recovered = { ...traced, recoveredOffsets: new Map(traced.recoveredOffsets) };
+    const confirmsAfter = await confirmsAfterFailure(context, () => {
+      if (failedEarly) noteRecovery(context, recovered);
+    });
     if ((await stopTraced(listPids)) === undefined) return nothing(NOT_STOPPED);
-    learnSites(context, traced);
+    learnSites(context, recovered);
     const candidates = [
       ...(confirmed === undefined ? [] : [{ snapshot: confirmed, offsets }]),
       { snapshot: start, offsets: new Map<string, number>() },
@@ -419,15 +422,19 @@ async function confirmsBeforeFailure(context: FaultContext, timeoutMs: number): 
   return false;
 }
 
-/** Waits for some confirmations after the failure, and returns whether there was at least one. */
-async function confirmsAfterFailure(context: FaultContext): Promise<boolean> {
+/**
+ * Waits for some confirmations after the failure, and returns whether there was at least one.
+ * @param onFirst called at the first one.
+ */
+async function confirmsAfterFailure(context: FaultContext, onFirst = () => {}): Promise<boolean> {
   const more = logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER) - 1;
   if ((await context.waitForConfirms(1, CONFIRMS_AFTER_TIMEOUT_MS)) !== 'reached') return false;
+  onFirst();
   if (more > 0) await context.waitForConfirms(more, CONFIRMS_AFTER_TIMEOUT_MS);
   return true;
 }
 
-/** Notes where the target syncs, if it has confirmed something before the failure: then the logs tell what came later. */
+/** Notes where the target syncs, if it has confirmed something: what came before belongs to its start. */
 function learnSites(context: FaultContext, { recoveredOffsets }: TracedStart): void {
   if (recoveredOffsets.size === 0) return;
   const logs = context.services.map((service) => ({

@@ -21,6 +21,8 @@ interface Site {
   isDirectory: boolean;
   /** Positions at which a sync of this site came after the first confirmation. */
   positions: Set<number>;
+  /** Number of its syncs that the traces have shown. */
+  seen: number;
   /** Number of injections that were aimed at the site. */
   aims: number;
   /** Whether a sync of the site has failed while a confirmation could rest on it. */
@@ -31,17 +33,21 @@ interface Site {
 const MAX_AIMS = 2;
 /** Upper bound of the sites. The names of files may differ in a way that `patternOf` does not know. */
 const MAX_SITES = 32;
+/** One aim in this number is at any site that has not failed. */
+const ANY_SITE_EVERY = 4;
 /** One injection in this number is aimed at writes while some site has not failed. */
 const WRITES_EVERY = 3;
 
 /**
  * The places at which a target syncs, as the traces of a run have shown them. A position that is drawn uniformly often
  * hits the syncs of the busiest thread, and seldom those that a process makes once in its life. Therefore an injection
- * first aims at a site that has not failed in this run. Directories come first, because programs check their syncs least.
+ * first aims at a site that has not failed in this run. Directories come first, because programs check their syncs least,
+ * and what a target does seldom comes before what it does often.
  */
 export class SyncSites {
   readonly #sites = new Map<string, Site>();
-  #hadWrites = false;
+  /** The first aim is at syncs: writes that fail are also a part of other faults. */
+  #hadWrites = true;
   #hasLearned = false;
 
   /** True until the first `learn`. */
@@ -72,6 +78,7 @@ export class SyncSites {
         kinds.set(thread, kind);
         if (result === undefined || doneOffset <= confirmedOffset) continue;
         const site = this.#siteOf(JSON.stringify([service, kind, name, pattern]), path);
+        site.seen++;
         if (result.includes('(INJECTED)')) site.hasFailed = true;
         else site.positions.add(count);
       }
@@ -79,7 +86,7 @@ export class SyncSites {
   }
 
   /**
-   * Draws a site that has not failed, and counts the aim. Now and then it draws writes instead.
+   * Chooses a site that has not failed, counts the aim, and draws one of its positions. Now and then it draws writes instead.
    * @returns undefined when no such site is known: the fault then draws everything itself.
    */
   draw(random: Random): Aim | undefined {
@@ -89,8 +96,11 @@ export class SyncSites {
     if (fresh.length === 0) return undefined;
     this.#hadWrites = !this.#hadWrites && random.int(WRITES_EVERY) === 0;
     if (this.#hadWrites) return { calls: 'write' };
-    const directories = fresh.filter(({ isDirectory }) => isDirectory);
-    const site = random.pick(directories.length > 0 ? directories : fresh);
+    const order = (one: Site, other: Site) =>
+      Number(other.isDirectory) - Number(one.isDirectory) || one.aims - other.aims || one.seen - other.seen;
+    // Runs with few injections would otherwise all try the same site.
+    const [first] = fresh.sort(order);
+    const site = first === undefined || random.int(ANY_SITE_EVERY) === 0 ? random.pick(fresh) : first;
     site.aims++;
     const positions = [...site.positions].sort((one, other) => one - other);
     return { calls: 'sync', position: positions[logUniformInt(random, 1, positions.length) - 1] };
@@ -102,6 +112,7 @@ export class SyncSites {
     const site: Site = {
       isDirectory: path !== undefined && lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true,
       positions: new Set(),
+      seen: 0,
       aims: 0,
       hasFailed: false,
     };
@@ -111,11 +122,14 @@ export class SyncSites {
 }
 
 /**
- * Replaces what differs between files of one kind, such as numbers and ids: every run of letters and digits that has a
- * digit. Returns undefined for a path outside the data directory.
+ * Replaces what differs between files of one kind, such as numbers and ids: runs of letters and digits that have a digit,
+ * but not the word before a number, as in `segment17`. Returns undefined for a path outside the data directory.
  * @param path relative to the data directory.
  */
 function patternOf(path: string): string | undefined {
   if (path === '..' || path.startsWith('../')) return undefined;
-  return path.replaceAll(/[\p{L}\p{N}]*\p{N}[\p{L}\p{N}]*/gu, '#');
+  return path.replaceAll(
+    /[\p{L}\p{N}]*\p{N}[\p{L}\p{N}]*/gu,
+    (id) => `${/^(\p{L}{3,})\p{N}+$/u.exec(id)?.[1] ?? ''}#`,
+  );
 }

@@ -206,6 +206,7 @@ class Round {
   /** Command lines of processes that had escaped from their service; see `RoundOutcome`. */
   readonly escaped: string[] = [];
   #stopped = false;
+  #isFlooding = false;
   /** Moment at which no further injection was to come; see `RoundOutcome`. */
   #faultsEndedMs = performance.now();
   #draining = false;
@@ -350,7 +351,9 @@ class Round {
       receipts: this.#ledger.trackReceipts(receipts),
       wasSubmitted: (id) => this.#ledger.has(id),
       replyFor: (id, delivery) =>
-        this.#draining ? { answer: 'accept', delayMs: 0 } : chooseReception(reception, id, delivery),
+        this.#draining
+          ? { answer: 'accept', delayMs: 0 }
+          : chooseReception(reception, id, delivery, this.#isFlooding),
       logDirLabel: join(basename(dir), 'logs'),
       onFailedStart: progress,
       onCrash: () => this.#atRisk.recordCrash(),
@@ -388,6 +391,7 @@ class Round {
             ? undefined
             : new LossWatch(dataDir, (bytes) => this.#ledger.outstandingIn(bytes)),
         flood: (on) => {
+          this.#isFlooding = on;
           this.#producers?.flood(on);
           if (on) receiver.hold();
           else receiver.release();
