@@ -4,8 +4,6 @@
  * files and devices. It does not know the protocol or the data format of a queue.
  */
 
-import type { Aim, SyncSites } from './tracing/sync-sites.js';
-
 /**
  * The part of the target that an injection crashed: from no process to the whole machine with its page cache.
  */
@@ -71,7 +69,7 @@ export interface FaultContext {
   /** Compares the files before and after a crash; undefined when the kit cannot read the data directory. */
   readonly losses?: LossObserver | undefined;
   /** Syncs that the injections of this run have seen. Undefined: each injection stands for itself. */
-  readonly syncSites?: SyncSites | undefined;
+  readonly syncSites?: SyncMemory | undefined;
   /** In a replay: the aim of the injection that is repeated; see `Injection`. */
   readonly aim?: Aim | undefined;
   /** Signal that is aborted when the run is interrupted. */
@@ -201,6 +199,29 @@ export interface LossObserver {
    * @param lostPages hashes of the pages that the drive had in its cache and lost.
    */
   after(lostPages?: ReadonlySet<string>): LostFile[];
+}
+
+/** What an injection of `io-error` makes fail first. */
+export interface Aim {
+  calls: 'sync' | 'write';
+  /**
+   * Position of the call among the calls of its name that a thread makes, from 1. Undefined: the fault draws it. A
+   * replay repeats it, because the injections before, from which it follows, may be missing there.
+   */
+  position?: number | undefined;
+}
+
+/** The syncs of a target that the injections of one run have seen. */
+export interface SyncMemory {
+  /** True until the first `learn`. */
+  readonly isEmpty: boolean;
+  /**
+   * Notes the syncs of a start under strace, and which of them have failed.
+   * @param logs strace logs of the services, in a fixed order, and the length of each in bytes at the first confirmation.
+   */
+  learn(logs: readonly { text: string; confirmedOffset: number }[], context: { dataDir: string }): void;
+  /** Chooses a sync that has not failed, or writes; undefined when no such sync is known. */
+  draw(random: Random): Aim | undefined;
 }
 
 /** System calls that a fault made fail. */

@@ -2,8 +2,9 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import type { Aim } from '../fault.js';
 import { testRandom } from '../fixtures/fault-context.js';
-import { type Aim, SyncSites } from './sync-sites.js';
+import { SyncSites } from './sync-sites.js';
 
 /** A sync: thread, path below the data directory, and perhaps the end of its line instead of ` = 0`. */
 type Sync = [thread: number, path: string, result?: string];

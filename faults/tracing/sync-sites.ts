@@ -1,20 +1,10 @@
 import { lstatSync, realpathSync } from 'node:fs';
 import { relative } from 'node:path';
-import type { FaultContext, Random } from '../fault.js';
+import type { Aim, FaultContext, Random, SyncMemory } from '../fault.js';
 import { logUniformInt } from '../random-choice.js';
 import { SYNC_CALLS } from './call-kinds.js';
 import type { ConfirmedLog } from './calls-after-confirmation.js';
 import { descriptorOf, parseStraceLog } from './strace-log.js';
-
-/** What an injection of `io-error` makes fail first. */
-export interface Aim {
-  calls: 'sync' | 'write';
-  /**
-   * Position of the call among the calls of its name that a thread makes, from 1. Undefined: the fault draws it. A
-   * replay repeats it, because the injections before, from which it follows, may be missing there.
-   */
-  position?: number | undefined;
-}
 
 /** A place in the work of a target that syncs: a kind of thread, a system call and a kind of file. */
 interface Site {
@@ -44,7 +34,7 @@ const WRITES_EVERY = 3;
  * first aims at a site that has not failed in this run. Directories come first, because programs check their syncs least,
  * and what a target does seldom comes before what it does often.
  */
-export class SyncSites {
+export class SyncSites implements SyncMemory {
   readonly #sites = new Map<string, Site>();
   /** The first aim is at syncs: writes that fail are also a part of other faults. */
   #hadWrites = true;

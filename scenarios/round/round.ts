@@ -4,11 +4,10 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import type { Fault, Injection } from '../../faults/fault.js';
+import type { Fault, Injection, SyncMemory } from '../../faults/fault.js';
 import { LossWatch } from '../../faults/files/loss-watch.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
-import type { SyncSites } from '../../faults/tracing/sync-sites.js';
 import { atExit } from '../host/at-exit.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
@@ -54,7 +53,7 @@ export interface RoundOptions {
   /** Number of injections in earlier rounds. */
   injectionsBefore: number;
   /** Syncs that the injections of the rounds before have seen; see `FaultContext`. */
-  syncSites?: SyncSites | undefined;
+  syncSites?: SyncMemory | undefined;
   registry: Registry;
   signal: AbortSignal;
   /** Timeout of the target's first start, in milliseconds. */

@@ -1,7 +1,6 @@
 import type { SyscallPoint } from '../../faults/catalogue/syscall-point.js';
-import type { Fault, Needs, Random } from '../../faults/fault.js';
+import type { Aim, Fault, Needs, Random } from '../../faults/fault.js';
 import { logUniformInt, sample } from '../../faults/random-choice.js';
-import type { Aim } from '../../faults/tracing/sync-sites.js';
 import { between, seeded } from '../host/random.js';
 
 /**
