@@ -47,7 +47,8 @@ export class SyncSites implements SyncMemory {
 
   /**
    * Notes the sites of a start under strace, and which of them have failed.
-   * @param logs logs that show paths, of services in a fixed order. Only calls after the first confirmation count.
+   * @param logs logs that show paths, of services in a fixed order. Only calls after the first confirmation count, and
+   *   those that have failed: a confirmation has come after them.
    */
   learn(logs: readonly ConfirmedLog[], { dataDir }: Pick<FaultContext, 'dataDir'>): void {
     this.#hasLearned = true;
@@ -66,17 +67,19 @@ export class SyncSites implements SyncMemory {
         if (pattern === undefined) continue;
         const kind = kinds.get(thread) ?? pattern;
         kinds.set(thread, kind);
-        if (result === undefined || doneOffset <= confirmedOffset) continue;
+        const isFailure = result?.includes('(INJECTED)') === true;
+        if (!isFailure && (result === undefined || doneOffset <= confirmedOffset)) continue;
         const site = this.#siteOf(JSON.stringify([service, kind, name, pattern]), path);
         site.seen++;
-        if (result.includes('(INJECTED)')) site.hasFailed = true;
+        if (isFailure) site.hasFailed = true;
         else site.positions.add(count);
       }
     }
   }
 
   /**
-   * Chooses a site that has not failed, counts the aim, and draws one of its positions. Now and then it draws writes instead.
+   * Chooses a site that has not failed, counts the aim, and draws one of its positions. Now and then it draws writes
+   * instead.
    * @returns undefined when no such site is known: the fault then draws everything itself.
    */
   draw(random: Random): Aim | undefined {
