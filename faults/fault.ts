@@ -59,8 +59,10 @@ export interface FaultContext {
   waitForRejections(count: number, timeoutMs: number): Promise<'reached' | 'timeout'>;
   /**
    * Turns the flood on or off. While it is on, receivers take nothing and producers send as fast as they can.
+   * @param deliveries `held`: receivers answer nothing. `some-refused`: they refuse some first deliveries at once, where
+   *   the protocol allows it, so that the target also does what it does after a refused delivery. Default: `held`.
    */
-  flood(on: boolean): void;
+  flood(on: boolean, deliveries?: 'held' | 'some-refused'): void;
   /**
    * Returns the messages that are stored, confirmed and not yet delivered: by message id, a byte string that
    * occurs only in that message. `data-rot` uses these byte strings.

@@ -249,7 +249,7 @@ async function failSyncs(
   const start = new Snapshot(context.dataDir, join(context.scratchDir, 'io-error-start'));
   let torn: TearResult;
   try {
-    context.flood(true);
+    context.flood(true, 'some-refused');
     const traced = await startTraced(context, { tampering, only });
     torn = await tearAfterFailure(context, start, traced, acceptsEarly);
     await killServices(context.services);
@@ -384,7 +384,7 @@ async function failWrites(
       await service.start(only === undefined || only === service ? wrap : []);
     }
   }
-  context.flood(true);
+  context.flood(true, 'some-refused');
   let failedAtMs = performance.now();
   let tooEarly = false;
   if (paths.length > 0) {

@@ -29,7 +29,7 @@ export async function callsAfterConfirmation(
   context: FaultContext,
 ): Promise<Map<readonly string[], CallPositions>> {
   await killServices(context.services);
-  context.flood(true);
+  context.flood(true, 'some-refused');
   const start = await startTraced(context);
   const confirmed = await context.waitForConfirms(1, FIRST_CONFIRM_TIMEOUT_MS);
   if (confirmed === 'reached') {

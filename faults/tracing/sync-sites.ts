@@ -11,8 +11,6 @@ interface Site {
   isDirectory: boolean;
   /** Positions at which a sync of this site came after the first confirmation. */
   positions: Set<number>;
-  /** Number of its syncs that the traces have shown. */
-  seen: number;
   /** Number of injections that were aimed at the site. */
   aims: number;
   /** Whether a sync of the site has failed while a confirmation could rest on it. */
@@ -24,7 +22,7 @@ const MAX_AIMS = 2;
 /** Upper bound of the sites. The names of files may differ in a way that `patternOf` does not know. */
 const MAX_SITES = 32;
 /** One aim in this number is at any site that has not failed. */
-const ANY_SITE_EVERY = 4;
+const ANY_SITE_EVERY = 6;
 /** One injection in this number is aimed at writes while some site has not failed. */
 const WRITES_EVERY = 3;
 
@@ -32,7 +30,7 @@ const WRITES_EVERY = 3;
  * The places at which a target syncs, as the traces of a run have shown them. A position that is drawn uniformly often
  * hits the syncs of the busiest thread, and seldom those that a process makes once in its life. Therefore an injection
  * first aims at a site that has not failed in this run. Directories come first, because programs check their syncs least,
- * and what a target does seldom comes before what it does often.
+ * and what a process does once in its life comes before what it does again and again.
  */
 export class SyncSites implements SyncMemory {
   readonly #sites = new Map<string, Site>();
@@ -70,7 +68,6 @@ export class SyncSites implements SyncMemory {
         const isFailure = result?.includes('(INJECTED)') === true;
         if (!isFailure && (result === undefined || doneOffset <= confirmedOffset)) continue;
         const site = this.#siteOf(JSON.stringify([service, kind, name, pattern]), path);
-        site.seen++;
         if (isFailure) site.hasFailed = true;
         else site.positions.add(count);
       }
@@ -90,7 +87,9 @@ export class SyncSites implements SyncMemory {
     this.#hadWrites = !this.#hadWrites && random.int(WRITES_EVERY) === 0;
     if (this.#hadWrites) return { calls: 'write' };
     const order = (one: Site, other: Site) =>
-      Number(other.isDirectory) - Number(one.isDirectory) || one.aims - other.aims || one.seen - other.seen;
+      Number(other.isDirectory) - Number(one.isDirectory) ||
+      one.aims - other.aims ||
+      one.positions.size - other.positions.size;
     // Runs with few injections would otherwise all try the same site.
     const [first] = fresh.sort(order);
     const site = first === undefined || random.int(ANY_SITE_EVERY) === 0 ? random.pick(fresh) : first;
@@ -105,7 +104,6 @@ export class SyncSites implements SyncMemory {
     const site: Site = {
       isDirectory: path !== undefined && lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true,
       positions: new Set(),
-      seen: 0,
       aims: 0,
       hasFailed: false,
     };

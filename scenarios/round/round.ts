@@ -205,7 +205,7 @@ class Round {
   /** Command lines of processes that had escaped from their service; see `RoundOutcome`. */
   readonly escaped: string[] = [];
   #stopped = false;
-  #isFlooding = false;
+  #refusesSome = false;
   /** Moment at which no further injection was to come; see `RoundOutcome`. */
   #faultsEndedMs = performance.now();
   #draining = false;
@@ -352,7 +352,7 @@ class Round {
       replyFor: (id, delivery) =>
         this.#draining
           ? { answer: 'accept', delayMs: 0 }
-          : chooseReception(reception, id, delivery, this.#isFlooding),
+          : chooseReception(reception, id, delivery, this.#refusesSome),
       logDirLabel: join(basename(dir), 'logs'),
       onFailedStart: progress,
       onCrash: () => this.#atRisk.recordCrash(),
@@ -389,8 +389,8 @@ class Round {
           power?.killsTarget === true
             ? undefined
             : new LossWatch(dataDir, (bytes) => this.#ledger.outstandingIn(bytes)),
-        flood: (on) => {
-          this.#isFlooding = on;
+        flood: (on, deliveries = 'held') => {
+          this.#refusesSome = on && deliveries === 'some-refused';
           this.#producers?.flood(on);
           if (on) receiver.hold();
           else receiver.release();
