@@ -122,10 +122,9 @@ export interface ClusterContext {
   readonly electionMs: number;
   /**
    * Records which nodes are down and which links are cut from now on. Must be called before each change (with what will be
-   * cut), also before a healing, and after the last one (with empty lists). A second call with the same lists says that the
-   * change is complete. `promoted` lists the nodes on which `promote` has run in this injection.
+   * cut) and after the last one (with empty lists). `links.cut` records by itself when it is complete, and before it heals.
    */
-  noteState(state: { down: readonly string[]; cut: readonly LinkCut[]; promoted?: readonly string[] }): void;
+  noteState(state: { down: readonly string[]; cut: readonly LinkCut[] }): void;
   /** Starts the services of a node that is down, and does not wait until they are ready. */
   start(node: string): Promise<void>;
   /**

@@ -30,7 +30,7 @@ const HEAL_GRACE_MS = 1000;
 export function checkLinks(history: readonly HistoryEvent[], guarantee: Guarantee): Finding {
   const takenFromFile = lastTakenFromFile(history);
   const losses = clusterLosses(
-    'cut of a link',
+    ['cut or stale link', 'cut or stale links'],
     history,
     { isName: isLinkFault, isHit: ({ fault }) => isLinkFault(fault) },
     (id, { fault }) => (takenFromFile.get(id) ?? 0) > fault.injection,
@@ -73,7 +73,8 @@ export function checkLinks(history: readonly HistoryEvent[], guarantee: Guarante
   }
   const reason = losses.undecided > 0 ? losses.why : losses.unmeasured;
   if (reason !== undefined) return makeFinding('PP-23', 'not-measured', reason, figures);
-  const why = `nothing was lost at ${losses.figures.hits} cuts of links; ${losses.figures.confirmedSince} messages were confirmed during and after`;
+  const some = `${losses.figures.hits} cut or stale link${losses.figures.hits === 1 ? '' : 's'}`;
+  const why = `nothing was lost at ${some}; ${losses.figures.confirmedSince} messages were confirmed during and after`;
   return makeFinding('PP-23', 'pass', why, figures);
 }
 
@@ -118,6 +119,11 @@ export function confirmedByMinority(history: readonly HistoryEvent[]): MinorityC
   const submittedMs = new Map<string, number>();
   let nodes: readonly string[] = [];
   let harm: Harm = NO_HARM;
+  /**
+   * Nodes of the last promotion that was completed: its state was recorded twice. Such a node may go on alone until the
+   * others have caught up.
+   */
+  let promoted: string[] = [];
   const end = (node: string, atMs: number) => {
     const { injection, confirmations } = cutOff.get(node) ?? { injection: 0, confirmations: [] };
     for (const { id, atMs: confirmedMs, sinceMs } of confirmations)
@@ -127,7 +133,9 @@ export function confirmedByMinority(history: readonly HistoryEvent[]): MinorityC
   const change = (next: Harm, atMs: number, injection: number) => {
     const isRepeated = isSameHarm(harm, next);
     harm = next;
-    const minority = cutOffNodes(nodes, harm);
+    const inThisState = harm.promoted ?? [];
+    if (isRepeated && inThisState.length > 0) promoted = inThisState;
+    const minority = cutOffNodes(nodes, { ...harm, promoted: [...promoted, ...inThisState] });
     for (const node of [...cutOff.keys()]) if (!minority.has(node)) end(node, atMs);
     for (const node of minority) {
       const known = cutOff.get(node);
@@ -140,6 +148,7 @@ export function confirmedByMinority(history: readonly HistoryEvent[]): MinorityC
     switch (event.kind) {
       case 'installed':
         change(NO_HARM, event.atMs, 0);
+        promoted = [];
         nodes = event.nodes ?? [];
         submittedMs.clear();
         break;

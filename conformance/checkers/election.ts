@@ -12,6 +12,12 @@ import type { Guarantee } from '../target-file/definition.js';
 import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
+/**
+ * Part of the claimed time after a change in which the first submit still counts as one at once. The kit waits exactly as long as
+ * claimed for a confirmation: without this, a time in which none came would never be over.
+ */
+const SOON_SHARE = 0.1;
+
 /** A time in which some nodes of a cluster must confirm messages again. */
 interface Election {
   injection: number;
@@ -94,7 +100,8 @@ function electionsOf(history: readonly HistoryEvent[], tolerates: number, limitM
     election.open.delete(event.id);
     if (submittedMs === undefined || !election.serving.has(event.node ?? '')) return;
     election.firstTryMs = Math.min(election.firstTryMs, submittedMs);
-    const sinceMs = Math.max(election.startMs, election.firstTryMs);
+    const isTriedSoon = election.firstTryMs - election.startMs <= limitMs * SOON_SHARE;
+    const sinceMs = isTriedSoon ? election.startMs : election.firstTryMs;
     // An answer after the end of the state shows only that there was none until then.
     election.tookMs = (election.endMs ?? event.atMs) - sinceMs;
     const isConfirmed = event.outcome === 'confirmed' && election.endMs === undefined;

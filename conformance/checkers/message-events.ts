@@ -49,6 +49,7 @@ function isContextEvent(event: HistoryEvent): boolean {
   switch (event.kind) {
     case 'fault':
     case 'healed':
+    case 'cluster-state':
     case 'recovered':
     case 'recovery-failed':
     case 'service-exited':

@@ -63,16 +63,21 @@ export function cutOffNodes(nodes: readonly string[], harm: Harm): Set<string> {
 }
 
 /**
- * Returns the nodes that must confirm messages in this state: the largest group, if it is the only one of its size, if
- * each of its nodes reaches each other one directly, if the nodes outside of it are at most `tolerates`, and if it is a
+ * Returns the nodes that must confirm messages in this state: the largest group, if it is the only one of its size or the
+ * only such one with a node that was promoted, if each of its nodes reaches each other one directly, if the nodes outside of it are at most `tolerates`, and if it is a
  * majority of all nodes or has a node that was promoted. Otherwise returns an empty list: nothing is demanded.
  */
 export function servingNodes(nodes: readonly string[], harm: Harm, tolerates: number): string[] {
-  const [largest = [], next = []] = connectedGroups(nodes, harm);
-  const isUnique = largest.length > next.length;
+  const hasPromoted = (group: readonly string[]) =>
+    group.some((node) => (harm.promoted ?? []).includes(node));
+  const groups = connectedGroups(nodes, harm);
+  const large = groups.filter(({ length }) => length === groups[0]?.length);
+  // Of two halves, the one that was promoted goes on.
+  const candidates = large.length > 1 ? large.filter(hasPromoted) : large;
+  const [largest = []] = candidates;
+  const isUnique = candidates.length === 1;
   const isTolerated = nodes.length - largest.length <= tolerates;
-  const decides =
-    largest.length * 2 > nodes.length || largest.some((node) => (harm.promoted ?? []).includes(node));
+  const decides = largest.length * 2 > nodes.length || hasPromoted(largest);
   const isDirect = largest.every((one) =>
     largest.every((other) => one === other || isLinked(harm, one, other)),
   );

@@ -118,9 +118,10 @@ The history says which nodes are down and which links are cut. Two nodes are con
 their link is cut. Nodes form a group if they reach each other, also through other nodes of the group.
 
 - A node is *cut off into a minority* (PP-23) if links are cut and its group has at most half of all nodes. Such a node must not
-  confirm messages. A node on which the kit has run the \`promote\` command in this injection is excepted.
-- *The nodes that must confirm* (PP-24) are the largest group, if there is no other of its size, if each of its nodes is connected with
-  each other one, if the nodes outside of it are at most as many as \`guarantee.cluster.tolerates\`, and if the group has more than half
+  confirm messages. A node is excepted if it was promoted: if the kit ran the target's \`promote\` command on it in this
+  injection or in the last one with a promotion. Such a node may go on alone until the others have caught up.
+- *The nodes that must confirm* (PP-24) are the largest group, if there is no other of its size or only this one has a promoted node, if each of its
+  nodes is connected with each other one, if the nodes outside of it are at most as many as \`guarantee.cluster.tolerates\`, and if the group has more than half
   of all nodes or a node that was promoted. Otherwise nothing is demanded.
 - When nothing is down or cut, all nodes must confirm: any of them may do it.
 

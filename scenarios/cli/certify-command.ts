@@ -24,6 +24,7 @@ import {
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 import { offerReport } from './offer-report.js';
+import { enterUserNamespace } from './user-namespace.js';
 
 export interface CertifyFlags extends FaultFlags {
   seed?: number;
@@ -44,6 +45,7 @@ export async function certifyCommand(
   const target = loadTarget(path);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
   const runtime = await chooseRuntime(flags.runtime);
+  enterUserNamespace(target, runtime.name);
   requirePrograms(target, path, runtime.name);
   const power = await choosePowerBackend(flags.power, flags.fs, runtime.name);
   const registry = new Registry(newRunId());

@@ -9,7 +9,7 @@ import { table } from '../report/table.js';
 import { bootViewAvailability } from '../runtime/boot/boot-view.js';
 import { RUNTIMES } from '../runtime/choice/runtimes.js';
 import { containerBootAvailability } from '../runtime/docker/container-boot.js';
-import { hasNetem, nodeNetworkAvailability } from '../runtime/nodes/availability.js';
+import { nodeNetworkMethod } from '../runtime/nodes/availability.js';
 import { POWER_BACKENDS } from '../runtime/power-backends.js';
 
 /** A runtime, fault or power backend, and whether this machine has it. */
@@ -65,12 +65,7 @@ export async function inspectMachine(): Promise<DoctorReport> {
       { ...capabilityOf('process', bootViewAvailability()), how: 'by a mount namespace for each start' },
       { ...capabilityOf('docker', containerBootAvailability()), how: imageNeeds() },
     ],
-    nodes: [
-      {
-        ...capabilityOf('process', nodeNetworkAvailability()),
-        how: hasNetem() ? 'by network namespaces, with delays and losses' : 'by network namespaces',
-      },
-    ],
+    nodes: [nodeCapability()],
     hungDisks: (await hungDisks()).map(describeHungDisk),
   };
 }
@@ -78,6 +73,15 @@ export async function inspectMachine(): Promise<DoctorReport> {
 function capabilityOf(name: string, availability: Availability): Capability {
   if (availability.available) return { name, available: true };
   return { name, available: false, why: availability.why, remedy: availability.remedy };
+}
+
+function nodeCapability(): Capability {
+  const method = nodeNetworkMethod();
+  if (method.how === 'none')
+    return { name: 'process', available: false, why: method.why, remedy: method.remedy };
+  const where = method.how === 'own' ? '' : ' in a user namespace of the kit';
+  const netem = method.netem ? ', with delays and losses' : '';
+  return { name: 'process', available: true, how: `by network namespaces${where}${netem}` };
 }
 
 /**

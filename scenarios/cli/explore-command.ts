@@ -27,6 +27,7 @@ import {
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 import { offerReport } from './offer-report.js';
+import { enterUserNamespace } from './user-namespace.js';
 
 export interface ExploreFlags {
   runtime: string;
@@ -55,6 +56,7 @@ export async function exploreCommand(
     );
   const savedRecording = openRecording(flags, target);
   const runtime = await chooseRuntime(flags.runtime);
+  enterUserNamespace(target, runtime.name);
   requirePrograms(target, file ?? REFERENCE_TARGET, runtime.name);
   const availability = blocklogAvailability(flags.fs?.type ?? savedRecording?.run.filesystem.type);
   if (!availability.available)

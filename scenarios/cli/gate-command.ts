@@ -26,6 +26,7 @@ import {
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 import { offerReport } from './offer-report.js';
+import { enterUserNamespace } from './user-namespace.js';
 
 export interface GateFlags extends FaultFlags {
   seed?: number;
@@ -48,6 +49,7 @@ export async function gateCommand(
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
   const { runtime, powerRuntime, power } = await chooseRuntimes(flags, target);
+  enterUserNamespace(target, runtime.name);
   requirePrograms(target, file ?? REFERENCE_TARGET, runtime.name);
   const out = flags.out === undefined ? undefined : makeEmptyDirectory(flags.out);
   const startMs = performance.now();

@@ -24,6 +24,7 @@ import { formatBudget, MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } 
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 import { offerReport } from './offer-report.js';
+import { enterUserNamespace } from './user-namespace.js';
 
 export interface SweepFlags {
   runtime: string;
@@ -50,6 +51,7 @@ export async function sweepCommand(
   const seed = flags.seed ?? randomInt(MAX_RANDOM_SEED);
   const style = styleFor(process.stderr);
   const chosen = await chooseRuntime(flags.runtime);
+  enterUserNamespace(target, chosen.name);
   requirePrograms(target, file ?? REFERENCE_TARGET, chosen.name);
   const runtime = await chosen.prepare(target, log);
   // Before the registry, which marks the directory as that of this run.

@@ -5,6 +5,7 @@ import { tracesOf } from '../../conformance/history/traces.js';
 import { familyOf, REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import { FAULT_NAMES } from '../../conformance/target-file/definition.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
+import { clusterCauses, withCluster } from './cluster-cause.js';
 import { type LossCause, type LossCauseKind, lossCauses } from './loss-causes.js';
 import { orderCause } from './order-cause.js';
 
@@ -13,15 +14,18 @@ export interface ViolationCause extends Omit<LossCause, 'kind'> {
   /**
    * `stored-in-part`: the producer of a message hung up while it sent the message, and a part of it was stored.
    * `reordered`: a message came after a later one of its producer.
+   * `minority-confirmed`: a node confirmed a message while it was cut off from the majority.
+   * `no-election`: the nodes that were left did not confirm again in time.
    */
-  kind: LossCauseKind | 'stored-in-part' | 'reordered';
+  kind: LossCauseKind | 'stored-in-part' | 'reordered' | 'minority-confirmed' | 'no-election';
   /** Ids of failed requirements, the one that names the fault first. */
   requirements: string[];
 }
 
 /** Requirements that the loss of a confirmed message violates. */
-const LOSS_REQUIREMENTS = new Set([
+export const LOSS_REQUIREMENTS: ReadonlySet<string> = new Set([
   ...['PP-1', 'PP-12', 'PP-13', 'PP-14', 'PP-15', 'PP-16', 'PP-17', 'PP-18', 'PP-19'],
+  ...['PP-21', 'PP-22', 'PP-23'],
 ]);
 /** What the producers of every protocol answer when they hung up by themselves. */
 const HUNG_UP = /hung up on purpose/;
@@ -39,10 +43,14 @@ export function violationCauses(
   return [
     ...lossCauses(events, habits, losses).map((cause) => {
       const isAbout = (id: string) => isAboutFault(id, cause.fault?.fault);
-      return { ...cause, requirements: [...lost.filter(isAbout), ...lost.filter((id) => !isAbout(id))] };
+      return {
+        ...withCluster(events, cause),
+        requirements: [...lost.filter(isAbout), ...lost.filter((id) => !isAbout(id))],
+      };
     }),
     ...storedInPart(events, findings),
     ...orderCause(events, findings),
+    ...clusterCauses(events, findings),
   ];
 }
 

@@ -1,14 +1,17 @@
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
+import { describeShapes, shapesOf } from '../../conformance/checkers/loss-shape.js';
 import { messageEvents } from '../../conformance/checkers/message-events.js';
 import { faultOfCrash, orderOf } from '../../conformance/checkers/order.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { describeLostBytes, describeLostFile, lossOf } from '../../conformance/history/lost-files.js';
-import { hungUpOnPurpose, violationCauses } from './violation-causes.js';
+import { clusterStory } from './cluster-cause.js';
+import { hungUpOnPurpose, LOSS_REQUIREMENTS, violationCauses } from './violation-causes.js';
 
 /**
  * Describes the violation that the first cause names in a few lines. If it names a message, the lines are the message's submission, its
  * answer, its deliveries, and the injection that mattered: the one that took the message, with the files that it was
  * in, or the first crash after the answer. The story of a lost message ends with that injection. The story of a message
+ * of a cluster has what was cut and killed, and which nodes confirmed next. The story of a message
  * that came too late (PP-20) has the first delivery of the message that came before it, and the crash that lay between.
  */
 export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
@@ -30,18 +33,28 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
       .slice(answered + 1)
       .find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
   const lines: string[] = [];
+  const cluster = clusterStory(events, id, mattered?.kind === 'fault' ? mattered : undefined).filter(
+    ({ text }) => !text.startsWith('message '),
+  );
   let earlier = order && events[order.by.delivered];
   for (const event of own) {
     if (order !== undefined && earlier !== undefined && event.atMs > earlier.atMs) {
       lines.push(formatLine(earlier, `message ${order.by.id} delivered, which was submitted later`));
       earlier = undefined;
     }
+    for (const line of cluster.splice(0, countUntil(cluster, event.atMs)))
+      lines.push(formatLine(line, line.text));
     switch (event.kind) {
       case 'submitted':
         lines.push(formatLine(event, `message ${id} submitted, ${event.sizeBytes} bytes`));
         break;
       case 'answered':
-        lines.push(formatLine(event, `${event.outcome}: ${event.detail}`));
+        lines.push(
+          formatLine(
+            event,
+            `${event.outcome}${event.node === undefined ? '' : ` by ${event.node}`}: ${event.detail}`,
+          ),
+        );
         break;
       case 'delivered':
         lines.push(formatLine(event, `delivered, as delivery ${event.sequence}`));
@@ -61,7 +74,25 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
         break;
     }
   }
-  return [...lines, `${INDENT}${requirement}: ${what}`];
+  for (const line of cluster) lines.push(formatLine(line, line.text));
+  const lost = loss === undefined ? [] : lostIds(findings);
+  // The place of a single message says nothing.
+  const places = lost.length < 2 ? '' : describeShapes(shapesOf(events, lost));
+  return [...lines, `${INDENT}${requirement}: ${what}`, ...(places === '' ? [] : [`${INDENT}${places}`])];
+}
+
+/** Returns the number of the first lines that belong before a time. */
+function countUntil(lines: readonly { atMs: number }[], atMs: number): number {
+  const later = lines.findIndex((line) => line.atMs > atMs);
+  return later < 0 ? lines.length : later;
+}
+
+/** Returns the ids of all messages whose loss violates a requirement. */
+function lostIds(findings: Evaluation['findings']): string[] {
+  const failed = findings.filter(
+    ({ requirement, verdict }) => verdict === 'fail' && LOSS_REQUIREMENTS.has(requirement),
+  );
+  return [...new Set(failed.flatMap(({ violations }) => violations.flatMap(({ id }) => id ?? [])))];
 }
 
 /**
@@ -81,6 +112,6 @@ export function violationToTell(
 
 const INDENT = ' '.repeat(13);
 
-function formatLine({ atMs }: HistoryEvent, what: string): string {
+function formatLine({ atMs }: { atMs: number }, what: string): string {
   return `${(atMs / 1000).toFixed(3).padStart(9)} s  ${what}`;
 }

@@ -1,3 +1,4 @@
+import { type Harm, isSameHarm } from '../../conformance/history/cluster-states.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type {
@@ -91,13 +92,15 @@ export class RoundCluster implements ClusterContext {
   readonly electionMs: number;
   readonly promote?: (node: string) => Promise<void>;
   readonly #options: RoundClusterOptions;
-  #isWhole = true;
+  #state: { down: readonly string[]; cut: readonly LinkCut[] } = { down: [], cut: [] };
+  /** Nodes on which `promote` was called in an injection. */
+  #promotion: { injection: number; nodes: string[] } | undefined;
 
   constructor(options: RoundClusterOptions) {
     const { cluster } = options.target.guarantee;
     this.#options = options;
     this.nodes = options.nodes;
-    this.links = options.network;
+    this.links = this.#watch(options.network);
     this.tolerates = cluster?.tolerates ?? 0;
     this.electionMs = (cluster?.electionSeconds ?? DEFAULT_ELECTION_S) * 1000;
     const { promote } = options.target;
@@ -106,18 +109,33 @@ export class RoundCluster implements ClusterContext {
 
   noteState({ down, cut }: { down: readonly string[]; cut: readonly LinkCut[] }): void {
     const { recorder, injection } = this.#options;
-    this.#isWhole = down.length === 0 && cut.length === 0;
+    this.#state = { down, cut };
+    const number = injection();
+    if (this.#promotion?.injection !== number) this.#promotion = undefined;
     recorder.record({
       kind: 'cluster-state',
-      injection: injection(),
+      injection: number,
       down: [...down],
       cut: cut.map(([from, to]) => [from, to]),
+      ...(this.#promotion && this.#promotion.nodes.length > 0 && { promoted: [...this.#promotion.nodes] }),
     });
   }
 
   /** Records that every node is up again and no link is cut, unless this is recorded already. */
   noteWhole(): void {
-    if (!this.#isWhole) this.noteState({ down: [], cut: [] });
+    const { down, cut } = this.#state;
+    if (down.length > 0 || cut.length > 0) this.noteState({ down: [], cut: [] });
+  }
+
+  /**
+   * Replaces the cuts. A checker must know when links are surely cut: the state is recorded again when they are, and before
+   * they are healed.
+   */
+  async #cut(links: readonly LinkCut[]): Promise<void> {
+    const next = { down: this.#state.down, cut: links };
+    if (!isSameHarm(asHarm(this.#state), asHarm(next))) this.noteState(next);
+    await this.#options.network.cut(links);
+    this.noteState(next);
   }
 
   async start(node: string): Promise<void> {
@@ -140,9 +158,37 @@ export class RoundCluster implements ClusterContext {
   }
 
   async #promote(node: string, command: readonly string[]): Promise<void> {
-    const { launched, installTimeoutMs } = this.#options;
+    const { launched, installTimeoutMs, injection } = this.#options;
     const one = launched.nodes.find(({ name }) => name === node);
     if (one === undefined) throw new Error(`no node is named ${node}`);
-    await one.deployment.runCommand(`promote@${node}`, one.expand(command), installTimeoutMs);
+    const number = injection();
+    const known = this.#promotion?.injection === number ? this.#promotion.nodes : [];
+    const promotion = { injection: number, nodes: [...known] };
+    this.#promotion = promotion;
+    // The node may confirm before its command returns.
+    promotion.nodes.push(node);
+    this.noteState(this.#state);
+    try {
+      await one.deployment.runCommand(`promote@${node}`, one.expand(command), installTimeoutMs);
+    } catch (error) {
+      promotion.nodes.pop();
+      throw error;
+    } finally {
+      this.noteState(this.#state);
+    }
   }
+
+  #watch(network: Links): Links {
+    return {
+      cut: (links) => this.#cut(links),
+      cutConnections: (a, b) => network.cutConnections(a, b),
+      healConnections: () => network.healConnections(),
+      swallowedPackets: () => network.swallowedPackets(),
+      ...(network.impair && { impair: network.impair.bind(network) }),
+    };
+  }
+}
+
+function asHarm({ down, cut }: { down: readonly string[]; cut: readonly LinkCut[] }): Harm {
+  return { down: [...down], cut: cut.map(([from, to]) => [from, to]) };
 }

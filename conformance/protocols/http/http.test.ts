@@ -95,6 +95,22 @@ t.test('each answer to a submit has its exact outcome', async (t) => {
   }
 });
 
+t.test('a producer uses a node of a cluster only while the node is ready', async (t) => {
+  let status = 503;
+  const address = localAddress(
+    await scripted(t, (_request, response) => void response.writeHead(status).end()),
+  );
+  const node = { ...address, node: 'a' };
+  await t.rejects(http.connect(node), {
+    code: 'target-unavailable',
+    message: /^node a \(127\.0\.0\.1\), port \d+: .*503/,
+  });
+  await (await http.connect(address)).close();
+  status = 200;
+  await (await http.connect(node)).close();
+  t.equal(status, 200);
+});
+
 t.test('a full queue rejects, and confirms again after a consumption', async (t) => {
   const { port } = await queue(t, '--max-messages', '1');
   const producer = await http.connect(localAddress(port));

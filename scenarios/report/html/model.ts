@@ -168,6 +168,10 @@ export type Cause =
   | 'stored-in-part'
   /** A message came after a later one of its producer. */
   | 'reordered'
+  /** A node confirmed a message while it was cut off from the majority. */
+  | 'minority-confirmed'
+  /** The nodes that were left did not confirm again in time. */
+  | 'no-election'
   | 'unknown';
 
 /** The cause of a violation. */

@@ -5,7 +5,9 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   readlinkSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -30,6 +32,8 @@ import { copyDirectoriesOf, copyDirectory } from './run-directories.js';
 
 /** File in which the kernel publishes the id of the current boot. */
 export const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id';
+/** Table of host names that programs read before they ask a name server. */
+const HOSTS_FILE = '/etc/hosts';
 
 /** Variables that name a directory for temporary files. A target may expect that it exists. */
 const TEMPORARY_VARIABLES = ['TMPDIR', 'TMP', 'TEMP', 'XDG_RUNTIME_DIR'];
@@ -93,6 +97,8 @@ export interface BootViewOptions {
   trees: readonly string[];
   /** Words that may name further files of the target: commands and values of variables. */
   words: readonly string[];
+  /** Addresses by name that a boot has in /etc/hosts, beside those of the machine. */
+  hosts?: ReadonlyMap<string, string> | undefined;
   registry: Pick<Registry, 'runId' | 'made' | 'gone'>;
   /** Whether namespaces can be made. Default: what this machine can do. */
   availability?: Availability;
@@ -203,7 +209,7 @@ export class BootView {
       const place = placeOf(process.env[variable] ?? '', sources);
       if (place !== undefined) makeOpenDirectory(place);
     }
-    const binds: [string, string][] = [[bootId, BOOT_ID_FILE]];
+    const binds: [string, string][] = [[bootId, BOOT_ID_FILE], ...this.#hostsIn(disk)];
     for (const path of this.#kept) {
       const place = placeOf(path, sources);
       if (place === undefined) continue;
@@ -216,6 +222,18 @@ export class BootView {
     const places = placesOfTheKit((path) => isVisible(path, sources, this.#kept));
     writeFileSync(table, `${mountTable(binds)}${hidden(places)}`);
     return [`${kept.join('')}\n`, table];
+  }
+
+  /** Writes the table of host names of a boot. Returns its bind mount; none when it is the same as on the machine. */
+  #hostsIn(disk: string): [string, string][] {
+    const { hosts } = this.#options;
+    if (hosts === undefined || lookAt(HOSTS_FILE, statSync)?.isFile() !== true) return [];
+    const file = join(disk, 'hosts');
+    const own = [...hosts].map(([name, address]) => `${address} ${name}\n`).join('');
+    // The first line with a name counts.
+    writeFileSync(file, `${own}${readFileSync(HOSTS_FILE, 'utf8')}`);
+    chmodSync(file, 0o444);
+    return [[file, HOSTS_FILE]];
   }
 
   #makeRoots(id: string): { disk: string; memory: string } {

@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { LinkCut } from '../../../faults/fault.js';
 import { RUN_VARIABLE } from '../../host/dead-runs.js';
 import type { Registry } from '../../host/registry.js';
-import { hasNetem, nodeNetworkAvailability } from './availability.js';
+import { nodeNetworkAvailability, nodeNetworkMethod } from './availability.js';
 import {
   type Arriving,
   connectionsIn,
@@ -81,7 +81,8 @@ class NamespaceNetwork implements NodeNetwork {
     const name = `plugpull-${registry.runId}-net-${randomBytes(4).toString('hex')}`;
     this.#dir = join(existsSync(SHARED_MEMORY) ? SHARED_MEMORY : tmpdir(), name);
     this.#registry.made({ kind: 'network', path: this.#dir });
-    if (hasNetem()) this.impair = (node, how) => this.#impair(node, how);
+    const method = nodeNetworkMethod();
+    if (method.how === 'own' && method.netem) this.impair = (node, how) => this.#impair(node, how);
   }
 
   async setUp(): Promise<void> {
@@ -128,6 +129,8 @@ class NamespaceNetwork implements NodeNetwork {
           [],
           [
             `link add name ${link} address ${macOf(subnet, 1)} type veth peer name ${KIT_LINK} netns ${this.#fileOf(BRIDGE_FILE)}`,
+            // For people, and for whoever looks for what a run has left.
+            `link set dev ${link} alias ${basename(this.#dir)}`,
             ...up(link),
             `address add ${subnet.kit}/${PREFIX_BITS} dev ${link}`,
           ],

@@ -8,6 +8,7 @@ import { defineTarget } from '../../../conformance/target-file/load.js';
 import { until } from '../../../faults/waiting.js';
 import { allProcesses, commandLineOf, networkNamespaceOf, sendSignal } from '../../host/processes.js';
 import { newRunId, Registry } from '../../host/registry.js';
+import { bootViewAvailability } from '../boot/boot-view.js';
 import { nodeNetworkAvailability } from '../nodes/availability.js';
 import { processRuntime } from './process-runtime.js';
 
@@ -104,6 +105,14 @@ t.test(
     t.notOk(await answers(network.addresses.get('a')));
   },
 );
+
+t.test('nodes know each other by name', { skip: skip || !bootViewAvailability().available }, async (t) => {
+  const { a, network } = await deployNodes(t);
+  const { stdout } = await a.runCommand('install', ['getent', 'ahostsv4', 'b', '127.0.0.1'], TIMEOUT_MS);
+  t.match(stdout, new RegExp(`^${network.addresses.get('b')} .* b\\n`));
+  const { stdout: own } = await a.runCommand('install', ['cat', '/etc/hosts'], TIMEOUT_MS);
+  t.ok(own.endsWith(readFileSync('/etc/hosts', 'utf8')), 'the names of the machine stay');
+});
 
 t.test('a service of a node runs as its user', { skip }, async (t) => {
   const { a, network } = await deployNodes(t, 'nobody');

@@ -117,6 +117,8 @@ export class ProcessDeployment implements Deployment {
         ...words,
         ...plan.services.flatMap(({ command, env = {} }) => [...command, ...Object.values(env)]),
       ],
+      // The nodes of a cluster know each other by name.
+      hosts: plan.node?.network.addresses,
       registry,
     });
     // The directory with the namespaces of the network is not in the boot: enter them first.
