@@ -13,7 +13,7 @@ import { judgeWritten, type Unwritten, type WriteWitness } from './write-witness
 /** The part of the fault context that stays the same for a whole round. */
 export type RoundFaultContext = Pick<
   FaultContext,
-  'scratchDir' | 'indexFiles' | 'messageFiles' | 'scratchFiles' | 'flood' | 'signal'
+  'scratchDir' | 'indexFiles' | 'messageFiles' | 'scratchFiles' | 'syncSites' | 'flood' | 'signal'
 >;
 
 /** Parts of a round that the injector uses. */
@@ -85,7 +85,7 @@ export class Injector {
       cluster === undefined
         ? nodes
         : chooseScope(fault, planned, cluster, this.#options.random.fork(`scope-${drawName}`));
-    const context = this.#faultContext(drawName, scope);
+    const context = { ...this.#faultContext(drawName, scope), aim: planned.aim };
     const witnesses = scope.flatMap(({ name }) => this.#options.witnesses.get(name) ?? []);
     const unwritten = fault.actsOnStoredData ? await this.#unwritten(scope) : undefined;
     supervisor.suspendRestarts();
@@ -105,9 +105,10 @@ export class Injector {
     if (fault.actsOnStoredData && (injection.hit || injection.scope === 'machine'))
       for (const witness of witnesses) witness.noteHit();
     ledger.stopExpecting(injection.rotted);
-    recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...injection });
+    const { aim, ...recorded } = injection;
+    recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...recorded });
     const { hit, detail } = injection;
-    this.executed.push({ ...planned, number: drawNumber, atMs, hit, detail });
+    this.executed.push({ ...planned, number: drawNumber, aim, atMs, hit, detail });
     progress(`${fault.name}${hit ? '' : ' (miss)'}: ${detail}`);
     recorder.record({ kind: 'healed', fault: fault.name, injection: number });
     if (cluster !== undefined)
