@@ -24,13 +24,12 @@ export interface ClusterCause extends Omit<LossCause, 'kind'> {
   requirements: string[];
 }
 
-/** Begin of the line that names the nodes that went on. */
-const NEXT = 'the next majority is ';
-
 /** A line of a story, at its place in the history. */
 export interface StoryLine {
   atMs: number;
   text: string;
+  /** True for the line that names the nodes that went on. */
+  isNext?: boolean;
 }
 
 /**
@@ -48,7 +47,7 @@ export function clusterStory(
   const end = events.indexOf(fault);
   const answer = confirmationOf(events, id);
   const states = statesOf(events, fault.injection);
-  const lines = states.map(({ atMs, ...state }) => ({
+  const lines: StoryLine[] = states.map(({ atMs, ...state }) => ({
     atMs,
     text: isHealed(state) ? 'everything is healed' : describeHarm(state),
   }));
@@ -97,10 +96,8 @@ function nextMajority(
   if (next?.node === undefined) return undefined;
   const { node } = next;
   const group = connectedGroups(nodes, last).find((one) => one.includes(node)) ?? [node];
-  return {
-    atMs: next.atMs,
-    text: `${NEXT}${listOf(group)}: ${node} confirms message ${next.id}`,
-  };
+  const who = group.length === 1 ? `${node} goes on alone` : `the next majority is ${listOf(group)}`;
+  return { atMs: next.atMs, text: `${who}: ${node} confirms message ${next.id}`, isNext: true };
 }
 
 /**
@@ -130,7 +127,7 @@ export function withCluster<C extends LossCause>(
   };
   if (fault === undefined) return told;
   const by = confirmationOf(events, example)?.node;
-  const next = story.find(({ text }) => text.startsWith(NEXT))?.text;
+  const next = story.find(({ isNext }) => isNext)?.text;
   const who = [
     ...(by === undefined ? [] : [`${by} had confirmed message ${example}`]),
     ...(next === undefined ? [] : [next]),
