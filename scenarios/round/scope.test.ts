@@ -35,6 +35,18 @@ t.test('a fault with a scope hits one node, a majority, or all', async (t) => {
   t.strictSame(scopesOf(needing('scope')), { counts: [1, 2, 3], names: ['a', 'b', 'c'] });
 });
 
+t.test('the first injection of a fault acts on one node, and a replay on those of the run', async (t) => {
+  const cluster = new FakeCluster(THREE);
+  for (let seed = 0; seed < 50; seed++) {
+    t.equal(chooseScope(needing('scope'), {}, cluster, seeded(seed), true).length, 1);
+    const repeated = chooseScope(needing('scope'), { nodes: ['c', 'a'] }, cluster, seeded(seed), true);
+    t.strictSame(
+      repeated.map(({ name }) => name),
+      ['a', 'c'],
+    );
+  }
+});
+
 t.test('a fault of the cluster gets every node, and a cut right after the install as well', async (t) => {
   const all = { counts: [3], names: ['a', 'b', 'c'] };
   t.strictSame(scopesOf(needing('cluster')), all);
