@@ -92,3 +92,51 @@ t.test('a transaction that got no segment takes no space from those that wait', 
   t.same(await waiting, { outcome: 'committed' });
   t.same(free, [0]);
 });
+
+t.test('a batch may block the thread only if no transaction came during an earlier sync', async (t) => {
+  const blocking: boolean[] = [];
+  let onSync: () => void = () => undefined;
+  const log = logIn(t, {
+    ...linux,
+    // A clock that stands still: each sync is quick.
+    monotonicMs: () => 0,
+    fdatasync: async (fd, isBlocking = false) => {
+      blocking.push(isBlocking);
+      await linux.fdatasync(fd, isBlocking);
+      onSync();
+    },
+  });
+  // The first sync of a log, and that of a new segment, never block.
+  await log.prepareNext();
+  blocking.length = 0;
+  const transactions = new TransactionLog(log, handlers, linux);
+  const commitTwo = () => Promise.all(['a', 'b'].map((id) => transactions.commit([staged(id, 10)])));
+  await commitTwo();
+  await commitTwo();
+  t.same(blocking, [false, true]);
+  onSync = () => {
+    onSync = () => undefined;
+    void transactions.commit([staged('meanwhile', 10)]);
+    void transactions.commit([staged('meanwhile', 10)]);
+  };
+  await commitTwo();
+  await transactions.whenIdle();
+  t.same(blocking, [false, true, true, false], 'one came during the third');
+  for (let round = 0; round < 40; round += 1) await commitTwo();
+  t.ok(blocking.slice(5).filter((isBlocking) => !isBlocking).length >= 1, 'this is looked at again');
+});
+
+t.test(
+  'transactions of one batch have one promise, and the memory of all is counted until it settles',
+  async (t) => {
+    const transactions = new TransactionLog(logIn(t), handlers, linux);
+    const first = transactions.commit([staged('a', 10)], 100);
+    const second = transactions.commit([staged('b', 10)], 50);
+    t.equal(second, first);
+    t.equal(transactions.memoryBytes, 150);
+    await first;
+    t.equal(transactions.memoryBytes, 0);
+    t.not(transactions.commit([staged('c', 10)]), first);
+    await transactions.whenIdle();
+  },
+);
