@@ -30,7 +30,7 @@ interface Batch<Staged> {
 /** Upper bound of the bytes of a batch, so that the first transaction does not wait for very many others. */
 const MAX_BATCH_BYTES = 8 * 2 ** 20;
 /** Syncs that may block this thread, after one during which no transaction came. */
-const BLOCKING_SYNCS = 31;
+const BLOCKING_SYNCS = 15;
 const COMMITTED: CommitOutcome = { outcome: 'committed' };
 
 /**
