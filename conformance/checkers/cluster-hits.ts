@@ -3,7 +3,10 @@ import type { FaultInjected, HistoryEvent } from '../history/events.js';
 import { answersOf } from '../history/traces.js';
 import { firstAfter } from './crashes.js';
 
-/** An injection that had an effect on a cluster, with the part of the history that belongs to it. Positions are indexes in the history. */
+/**
+ * An injection that had an effect on a cluster, and the part of the history that belongs to it. Positions are indexes in the
+ * history.
+ */
 export interface ClusterHit {
   fault: FaultInjected;
   /** Position of its first event, before anything is cut or killed if the kit records that. */
@@ -12,7 +15,7 @@ export interface ClusterHit {
   end: number;
   /** Number of messages that were at risk at its crash. */
   atRisk: number;
-  /** Number of messages that were confirmed from its begin until the begin of the next injection, or the end of the round. */
+  /** Number of messages that were confirmed from its beginning to the beginning of the next injection, or the end of the round. */
   confirmed: number;
 }
 

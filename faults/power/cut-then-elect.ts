@@ -14,13 +14,13 @@ import { cutNodes, cuttable } from './cut-nodes.js';
 const MIN_CONFIRMS = 10;
 const MAX_CONFIRMS = 100;
 
-/** The parts of the nodes. */
+/** What each node does in the schedule. */
 interface Roles {
   /** Node that is isolated first, so that it misses what is confirmed meanwhile. */
   isolated: string;
   /** Node whose power is cut. */
   cut: string;
-  /** Other nodes of the next majority: as few as possible. None of three nodes. */
+  /** Other nodes of the next majority, as few as possible. Empty in a cluster of three nodes. */
   helpers: string[];
   /** Nodes that are isolated at the cut. They hold what was confirmed. */
   away: string[];
@@ -34,7 +34,8 @@ interface Roles {
 export const cutThenElect: Fault = {
   name: 'cut-then-elect',
   family: 'cut-then-elect',
-  summary: 'a majority of one node that missed messages and one that lost its power: each member had flushed',
+  summary:
+    'a node that missed messages and one that lost its power elect: confirmed means flushed on a majority',
   needs: { target: 'up', disk: 'power', nodes: 'cluster' },
   actsOnStoredData: true,
   holdsReceivers: 'always',
