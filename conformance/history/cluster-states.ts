@@ -13,7 +13,7 @@ export function isLinkFault(fault: string): boolean {
   return LINK_FAULTS.some((name) => fault === name || fault.startsWith(`${name}-`));
 }
 
-/** The part of a `cluster-state` event that says who reaches whom. */
+/** The part of a `cluster-state` event that says which nodes are up and reach each other. */
 export type Harm = Pick<ClusterState, 'down' | 'cut' | 'promoted'>;
 
 /** State of a cluster of which the kit harms nothing. */

@@ -312,7 +312,7 @@ async function allDone<T>(promises: readonly Promise<T>[]): Promise<T[]> {
   return Promise.all(promises);
 }
 
-/** Returns the lines that start a link. It gets no IPv6 address first: a later change would not take that one away. */
+/** Returns the lines that start a link without an IPv6 address: an address that it has got could not be taken away later. */
 function up(link: string): string[] {
   const noAddress = existsSync(IPV6) ? [`link set dev ${link} addrgenmode none`] : [];
   return [...noAddress, `link set dev ${link} up`];
