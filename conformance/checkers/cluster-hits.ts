@@ -19,7 +19,10 @@ export interface ClusterHit {
   confirmed: number;
 }
 
-/** Returns the injections with an effect, in order: those that hit and stopped a process, took a disk, or acted on a link. */
+/**
+ * Returns the injections with an effect, in order: those that hit and acted on a link, and those that stopped a process or took
+ * a disk. One of the latter may be a miss, which proves nothing for the target. What it took is lost nevertheless.
+ */
 export function clusterHits(history: readonly HistoryEvent[]): ClusterHit[] {
   const hits: ClusterHit[] = [];
   const beginOf = new Map<number, number>();
@@ -45,8 +48,8 @@ export function clusterHits(history: readonly HistoryEvent[]): ClusterHit[] {
       const hit = byInjection.get(event.injection);
       if (hit !== undefined) hit.end = position;
     }
-    if (event.kind !== 'fault' || !event.hit) return;
-    if (event.scope === 'none' && !isLinkFault(event.fault)) return;
+    if (event.kind !== 'fault') return;
+    if (event.scope === 'none' && !(event.hit && isLinkFault(event.fault))) return;
     const begin = beginOf.get(event.injection) ?? position;
     const atRisk = atRiskOf.get(event.injection) ?? 0;
     const hit = { fault: event, begin, end: position, atRisk, confirmed: 0 };

@@ -74,7 +74,8 @@ export const cutThenElect: Fault = {
     await cluster.start(roles.cut);
     cluster.noteState({ down: [], cut: away });
     const promoted = await promoteIfNeeded(context, cluster, roles, primary);
-    const afterwards = await cluster.waitForConfirmsBy(nextMajority, 1, cluster.electionMs);
+    // The node whose power was cut has to recover before it can take part in an election.
+    const afterwards = await cluster.waitForConfirmsBy(nextMajority, 1, 2 * cluster.electionMs);
     const detail = `${story}; ${power.detail}; ${list(roles.away)} cut off${promoted}, ${afterwards} confirmed by ${list(nextMajority)}`;
     const judged = hit(detail, 'machine', power.services);
     return {
