@@ -176,7 +176,16 @@ export class RoundCluster implements ClusterContext {
     promotion.nodes.push(node);
     this.noteState(this.#state);
     try {
-      await one.deployment.runCommand(`promote@${node}`, one.expand(command), installTimeoutMs);
+      const { code, signal, timedOut, stderr } = await one.deployment.runCommand(
+        `promote@${node}`,
+        one.expand(command),
+        installTimeoutMs,
+      );
+      // A command may refuse a node that knows less than another one: it is not promoted then.
+      if (code !== 0) {
+        const how = timedOut ? `took longer than ${installTimeoutMs} ms` : `ended with ${signal ?? `code ${code}`}`;
+        throw new Error(`promote on node ${node} ${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`);
+      }
     } catch (error) {
       promotion.nodes.pop();
       throw error;
