@@ -42,7 +42,8 @@ interface Election {
 
 /**
  * Checks PP-24: the nodes that are left confirm again within the claimed time. It runs from each change of what the kit
- * does to the cluster until these nodes confirm a message that was submitted after the change. If the state changes
+ * does to the cluster until these nodes confirm a message that was submitted after the change. A change is complete when the same
+ * state is recorded again, and when a service of a node that is to be down has ended. If the state changes
  * before the time is over, nothing is concluded. The time runs from the first submit to one of these nodes if that is later,
  * and from the recovery after the injection: services that the kit has not started yet confirm nothing. If a node is needed that
  * was down before, the claimed time of a recovery is added.
@@ -100,6 +101,8 @@ function electionsOf(
   /** Nodes that were down, and that are not known to be ready again. */
   const recovering = new Set<string>();
   let current: Election | undefined;
+  /** The election of the present state, also when it is decided. */
+  let ofState: Election | undefined;
   /** Elections that ended without a decision, and of which submits are still open. */
   let ended: Election[] = [];
   const end = (atMs: number) => {
@@ -107,6 +110,19 @@ function electionsOf(
     current.endMs = atMs;
     if (current.result === 'undecided' && current.open.size > 0) ended.push(current);
     current = undefined;
+  };
+  /**
+   * Begins the time again, because the change is complete only now. A confirmation of before proves nothing: it came from a
+   * cluster of which nothing was harmed yet.
+   */
+  const restart = (atMs: number) => {
+    if (ofState === undefined || ofState.result === 'late') return;
+    Object.assign(ofState, {
+      ...{ startMs: atMs, firstTryMs: Number.POSITIVE_INFINITY, open: new Map(), refused: 0 },
+      ...{ endMs: undefined, result: 'undecided', tookMs: 0 },
+    } satisfies Partial<Election>);
+    ended = ended.filter((one) => one !== ofState);
+    current = ofState;
   };
   const answered = (election: Election, event: Extract<HistoryEvent, { kind: 'answered' }>) => {
     const submittedMs = election.open.get(event.id);
@@ -127,17 +143,18 @@ function electionsOf(
       case 'installed':
         end(event.atMs);
         ended = [];
+        ofState = undefined;
         nodes = event.nodes ?? [];
         harm = NO_HARM;
         recovering.clear();
         break;
       case 'cluster-state': {
         if (isSameHarm(harm, event)) {
-          // The change is complete now.
-          if (current !== undefined) current.startMs = event.atMs;
+          if (event.injection === ofState?.injection) restart(event.atMs);
           break;
         }
         end(event.atMs);
+        ofState = undefined;
         harm = event;
         for (const node of harm.down) recovering.add(node);
         const serving = servingNodes(nodes, harm, tolerates);
@@ -151,6 +168,7 @@ function electionsOf(
           ...{ firstTryMs: Number.POSITIVE_INFINITY, open: new Map(), refused: 0, endMs: undefined },
           ...{ result: 'undecided', tookMs: 0 },
         };
+        ofState = current;
         elections.push(current);
         break;
       }
@@ -173,6 +191,7 @@ function electionsOf(
         break;
       case 'service-exited':
         if (event.expected && current?.serving.has(nodeOf(event.service))) end(event.atMs);
+        else if (harm.down.includes(nodeOf(event.service))) restart(event.atMs);
         break;
       case 'at-risk':
       case 'fault':
