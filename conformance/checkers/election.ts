@@ -100,6 +100,8 @@ function electionsOf(
   let harm: Harm = NO_HARM;
   /** Nodes that were down, and that are not known to be ready again. */
   const recovering = new Set<string>();
+  /** Injection of the present state. */
+  let injection = 0;
   let current: Election | undefined;
   /** The election of the present state, also when it is decided. */
   let ofState: Election | undefined;
@@ -149,13 +151,18 @@ function electionsOf(
         recovering.clear();
         break;
       case 'cluster-state': {
-        if (isSameHarm(harm, event)) {
-          if (event.injection === ofState?.injection) restart(event.atMs);
+        const isBegin = event.injection !== injection;
+        injection = event.injection;
+        if (isSameHarm(harm, event) && !isBegin) {
+          restart(event.atMs);
           break;
         }
         end(event.atMs);
         ofState = undefined;
+        const isSameAsBefore = isSameHarm({ ...harm, promoted: [] }, { ...event, promoted: [] });
         harm = event;
+        // An injection begins, and has not changed anything yet. What it does next may take any time.
+        if (isBegin && isSameAsBefore) break;
         for (const node of harm.down) recovering.add(node);
         const serving = servingNodes(nodes, harm, tolerates);
         if (serving.length === 0) break;

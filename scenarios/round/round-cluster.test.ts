@@ -44,6 +44,19 @@ t.test('a node whose promote command succeeds is recorded as promoted', async (t
 
 t.test('a node whose promote command refuses is not promoted', async (t) => {
   const { cluster, states } = clusterWith(1);
-  await t.rejects(async () => cluster.promote?.('b'), /promote on node b ended with code 1: c knows more than b/);
+  await t.rejects(
+    async () => cluster.promote?.('b'),
+    /promote on node b ended with code 1: c knows more than b/,
+  );
   t.equal(states.at(-1)?.promoted, undefined, 'no checker may demand that it serves');
+});
+
+t.test('the begin of an injection is recorded as the state that the one before has left', async (t) => {
+  const { cluster, states } = clusterWith(0);
+  cluster.noteState({ down: ['b'], cut: [] });
+  cluster.noteBegin();
+  t.same(
+    states.map(({ down }) => down),
+    [['b'], ['b']],
+  );
 });
