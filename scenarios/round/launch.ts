@@ -129,7 +129,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   };
   let receiver: Receiver | undefined;
   let supervisor: TargetSupervisor | undefined;
-  let deployed: NodeDeployment[];
+  const deployed: NodeDeployment[] = [];
   let addresses: Address[];
   const expand = (node: string) => (command: readonly string[]) =>
     expandCommand(command, placeholderValues(plan, { node, network, byName, sink: receiver?.sink ?? '' }));
@@ -139,7 +139,6 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     receiver = await protocol.receive(addresses, receiverOptions(plan));
     const { sink } = receiver;
     mkdirSync(join(dir, 'logs'), { recursive: true });
-    deployed = [];
     for (const node of target.nodes ?? [ONLY_NODE]) {
       const scratchDir = scratchDirOf(dir, node);
       mkdirSync(scratchDir, { recursive: true });
@@ -177,7 +176,8 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       deployed.push({ node, deployment });
     }
   } catch (error) {
-    await receiver?.close();
+    // Remove all of it, also when a part cannot be removed: the first error is the one that says why.
+    await Promise.allSettled([receiver?.close(), ...deployed.map(({ deployment }) => deployment.destroy())]);
     releasePorts();
     removeNetwork();
     throw error;
@@ -233,10 +233,13 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       } finally {
         // Close the receiver even when the engine has gone and nothing can be removed: an open receiver keeps
         // the kit alive.
-        await received.close();
-        releasePorts();
-        removeNetwork();
-        forget();
+        try {
+          await received.close();
+        } finally {
+          releasePorts();
+          removeNetwork();
+          forget();
+        }
       }
     },
   };

@@ -80,7 +80,7 @@ export class Ledger {
   /** Recipients that have accepted a message, by message id; only of unconsumed messages with several recipients. */
   readonly #served = new Map<string, Set<number>>();
   readonly #listeners = new Set<() => void>();
-  /** Number of messages that each node has confirmed, by the name of the node. */
+  /** Numbers of confirmed messages by the node that has confirmed them. */
   readonly #confirmedBy = new Map<string, number>();
 
   constructor(run: string, recorder: Recorder) {
