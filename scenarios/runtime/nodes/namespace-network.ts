@@ -35,11 +35,14 @@ const NAME_IS_TAKEN = /File exists/;
  * Makes the network of a cluster from Linux network namespaces: one per node, and one with a bridge that connects them. The
  * machine's own network gets a single link, to the bridge, with an address of a subnet that is this network's alone. The links
  * have no IPv6 addresses of their own: the kernel would delay them until it has looked for duplicates.
+ * @param holders processes by node, where the nodes have namespaces already: that of the process becomes part of the network.
+ *   It has no link but loopback yet.
  * @throws KitError target-unavailable when it cannot be made; nothing is left then.
  */
 export async function createNodeNetwork(
   nodes: readonly string[],
   registry: Pick<Registry, 'runId' | 'made' | 'gone'>,
+  holders: ReadonlyMap<string, number> = new Map(),
 ): Promise<NodeNetwork> {
   const availability = nodeNetworkAvailability();
   if (!availability.available)
@@ -47,7 +50,7 @@ export async function createNodeNetwork(
       'target-unavailable',
       `nodes of a cluster: ${availability.why}; ${availability.remedy}`,
     );
-  const network = new NamespaceNetwork(nodes, registry);
+  const network = new NamespaceNetwork(nodes, registry, holders);
   try {
     await network.setUp();
   } catch (error) {
@@ -63,6 +66,7 @@ class NamespaceNetwork implements NodeNetwork {
   readonly addresses = new Map<string, string>();
   readonly #nodes: readonly string[];
   readonly #registry: Pick<Registry, 'runId' | 'made' | 'gone'>;
+  readonly #holders: ReadonlyMap<string, number>;
   readonly #dir: string;
   readonly #namespaces = new Map<string, string>();
   #links: readonly LinkCut[] = [];
@@ -75,7 +79,12 @@ class NamespaceNetwork implements NodeNetwork {
   #isRemoved = false;
   readonly impair?: NonNullable<NodeNetwork['impair']>;
 
-  constructor(nodes: readonly string[], registry: Pick<Registry, 'runId' | 'made' | 'gone'>) {
+  constructor(
+    nodes: readonly string[],
+    registry: Pick<Registry, 'runId' | 'made' | 'gone'>,
+    holders: ReadonlyMap<string, number>,
+  ) {
+    this.#holders = holders;
     this.#nodes = nodes;
     this.#registry = registry;
     const name = `plugpull-${registry.runId}-net-${randomBytes(4).toString('hex')}`;
@@ -143,8 +152,11 @@ class NamespaceNetwork implements NodeNetwork {
     throw new Error('every subnet of 198.18.0.0/15 is in use on this machine');
   }
 
-  #makeNode(node: string, index: number): Promise<string> {
-    return this.#batch(this.#new(node), [
+  async #makeNode(node: string, index: number): Promise<string> {
+    const holder = this.#holders.get(node);
+    if (holder !== undefined)
+      await this.#tool(['mount', '--bind', `/proc/${holder}/ns/net`, this.#fileOf(node)]);
+    return this.#batch(holder === undefined ? this.#new(node) : this.#inside(node), [
       'link set dev lo up',
       `link add name ${NODE_LINK} type veth peer name ${portOf(index)} netns ${this.#fileOf(BRIDGE_FILE)}`,
       ...up(NODE_LINK),

@@ -8,9 +8,19 @@ export interface NodeNetwork extends Links {
   enter(node: string): readonly string[];
   /**
    * Returns the network namespace of a node as /proc names it, `net:[NUMBER]`. Every process in it belongs to the node.
-   * Absent where nodes are containers.
+   * Absent where nodes are on another kernel.
    */
   namespaceOf?(node: string): string;
+  /** The pods of the nodes, where nodes are groups of containers. */
+  readonly pods?: NodePods;
   /** Removes the network. It can be called from an exit handler, and more than once. */
   remove(): void;
+}
+
+/** The pods of the nodes: one container per node, whose network the containers of the node's services join. */
+export interface NodePods {
+  /** Returns the id of the container. */
+  idOf(node: string): string;
+  /** Removes the pod of a node. No other container of the node may run. */
+  remove(node: string): Promise<void>;
 }

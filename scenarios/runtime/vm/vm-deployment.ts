@@ -8,7 +8,7 @@ import { until } from '../../../faults/waiting.js';
 import { appendToLog } from '../../host/bounded-log.js';
 import { BOOT_ID_FILE } from '../boot/boot-view.js';
 import { bindMount, containerOptions } from '../docker/container-options.js';
-import { removeRunResources, toEngineError } from '../docker/engine.js';
+import { removeDeployment, toEngineError } from '../docker/engine.js';
 import type { TargetImages } from '../docker/target-images.js';
 import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
 import type { Machine } from './lab/machine.js';
@@ -167,7 +167,7 @@ export class VmDeployment implements Deployment {
   async destroy(): Promise<void> {
     try {
       await Promise.allSettled(this.#holders.values());
-      await removeRunResources(this.#context.engine, this.#plan.runId);
+      await removeDeployment(this.#context.engine, this.#plan.runId);
     } catch (error) {
       throw toEngineError(error, this.#address);
     }
