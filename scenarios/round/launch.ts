@@ -326,7 +326,7 @@ function addressesOf(
 ): Address[] {
   const submit = submitPorts(target);
   if (network === undefined) return submit.map((name) => localAddress(byName.get(name) ?? 0));
-  return [...network.addresses].flatMap(([node, host]) => {
+  return [...(network.kitAddresses ?? network.addresses)].flatMap(([node, host]) => {
     const own = portNames({ ...target, services: Object.fromEntries(servicesOn(target, node)) });
     return submit
       .filter((name) => own.includes(name))

@@ -2,8 +2,10 @@ import type { Links } from '../../../faults/fault.js';
 
 /** The network of one cluster. It exists until `remove`, and nothing outside the run reaches it but the kit. */
 export interface NodeNetwork extends Links {
-  /** IPv4 addresses of the nodes by name, in the order of the target file. The kit can connect to each. */
+  /** IPv4 addresses of the nodes by name, in the order of the target file. Nodes connect to each other at these. */
   readonly addresses: ReadonlyMap<string, string>;
+  /** IPv4 addresses at which the kit connects to the nodes, where they are others than `addresses`. */
+  readonly kitAddresses?: ReadonlyMap<string, string>;
   /** Returns the command that precedes a command of a node, so that it runs in the network of the node. */
   enter(node: string): readonly string[];
   /**
