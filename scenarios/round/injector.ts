@@ -51,6 +51,8 @@ const MAX_MARKS = 400;
 export class Injector {
   readonly #options: InjectorOptions;
   readonly executed: ExecutedInjection[] = [];
+  /** Names of the faults that have acted on one node of the cluster in this round. */
+  readonly #actedOnOneNode = new Set<string>();
   #number: number;
 
   constructor(options: InjectorOptions) {
@@ -84,7 +86,14 @@ export class Injector {
     const scope =
       cluster === undefined
         ? nodes
-        : chooseScope(fault, planned, cluster, this.#options.random.fork(`scope-${drawName}`));
+        : chooseScope(
+            fault,
+            planned,
+            cluster,
+            this.#options.random.fork(`scope-${drawName}`),
+            !this.#actedOnOneNode.has(fault.name),
+          );
+    if (scope.length === 1) this.#actedOnOneNode.add(fault.name);
     const context = { ...this.#faultContext(drawName, scope), aim: planned.aim };
     const witnesses = scope.flatMap(({ name }) => this.#options.witnesses.get(name) ?? []);
     const unwritten = fault.actsOnStoredData ? await this.#unwritten(scope) : undefined;
@@ -108,7 +117,8 @@ export class Injector {
     const { aim, ...recorded } = injection;
     recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...recorded });
     const { hit, detail } = injection;
-    this.executed.push({ ...planned, number: drawNumber, aim, atMs, hit, detail });
+    const names = cluster === undefined ? undefined : scope.map(({ name }) => name);
+    this.executed.push({ ...planned, number: drawNumber, nodes: names, aim, atMs, hit, detail });
     progress(`${fault.name}${hit ? '' : ' (miss)'}: ${detail}`);
     recorder.record({ kind: 'healed', fault: fault.name, injection: number });
     if (cluster !== undefined)

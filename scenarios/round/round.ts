@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
@@ -140,7 +141,10 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
     }),
   );
   const full = new AbortController();
-  const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disks);
+  const signal = AbortSignal.any([options.signal, full.signal]);
+  // Each producer listens while it waits.
+  setMaxListeners(0, signal);
+  const round = new Round({ ...options, signal }, disks);
   const freeSpace = watchFreeSpace(dir, (usage) => full.abort(diskFullError(dir, usage)));
   const openFiles = watchOpenFiles((error) => full.abort(noOpenFilesError(error)));
   // Without its disk the target seems to lose everything: this must not become a verdict.

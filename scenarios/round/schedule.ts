@@ -31,6 +31,8 @@ export interface PlannedInjection {
    * in the run.
    */
   number?: number;
+  /** Nodes on which the fault acted in its run, for a replay; undefined when they are drawn, and for a target without nodes. */
+  nodes?: string[] | undefined;
   /** What the injection aimed at in its run, for a replay; undefined when the fault drew everything from its number. */
   aim?: Aim | undefined;
   /** The system call at which the fault acts; undefined when the fault draws it. */

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
@@ -45,6 +46,8 @@ export class PullReceiver implements Receiver {
    */
   constructor(openers: readonly Opener<() => Promise<LeaseSource>>[], options: ReceiverOptions) {
     this.#options = options;
+    // Each loop listens while it waits, and a cluster has many.
+    setMaxListeners(0, this.#stop.signal);
     this.#loops = openers.map((opener) => this.#loop(opener));
   }
 
