@@ -179,6 +179,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   } catch (error) {
     await receiver?.close();
     releasePorts();
+    await network?.end?.().catch(() => {});
     removeNetwork();
     throw error;
   }
@@ -230,6 +231,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       created.expectExits();
       try {
         await deployment.destroy();
+        await network?.end?.();
       } finally {
         // Close the receiver even when the engine has gone and nothing can be removed: an open receiver keeps
         // the kit alive.

@@ -112,7 +112,6 @@ export class ContainerDeployment implements Deployment {
       await Promise.all(this.services.map((service) => service.waitForExit(EXIT_TIMEOUT_MS)));
       await this.#network?.catch(() => {});
       await removeDeployment(this.#context.engine, this.#plan.runId);
-      if (node !== undefined) await node.network.pods?.remove(node.name);
     } catch (error) {
       throw toEngineError(error, this.#context.address);
     } finally {
@@ -157,7 +156,8 @@ export class ContainerDeployment implements Deployment {
   /** Returns the `NetworkMode` of a container, and makes the network first where it belongs to this deployment. */
   async #joinNetwork(): Promise<string> {
     const { node } = this.#plan;
-    if (node?.network.pods !== undefined) return `container:${node.network.pods.idOf(node.name)}`;
+    const pod = node?.network.podOf?.(node.name);
+    if (pod !== undefined) return `container:${pod}`;
     this.#network ??= ContainerNetwork.make(this.#plan, this.#context);
     this.#readyNetwork = await this.#network;
     return this.#readyNetwork.networkMode;

@@ -56,6 +56,7 @@ async function deployNodes(t: { teardown(end: () => unknown): void }) {
   if (a === undefined || b === undefined) throw new Error('no deployments');
   const destroy = async () => {
     await Promise.all([a.destroy(), b.destroy()]);
+    await network.end?.();
     network.remove();
   };
   t.teardown(async () => {

@@ -3,7 +3,9 @@ import { KitError } from '../../../conformance/errors.js';
 import type { Registry } from '../../host/registry.js';
 import { nodeNetworkAvailability } from '../nodes/availability.js';
 import { createNodeNetwork } from '../nodes/namespace-network.js';
+import { knownNode } from '../nodes/node-links.js';
 import type { NodeNetwork } from '../nodes/node-network.js';
+import { withEnd } from '../nodes/with-end.js';
 import type { NetworkContext } from './container-network.js';
 import { nodePodOptions } from './container-options.js';
 import { localContainerProcesses } from './container-processes.js';
@@ -14,8 +16,6 @@ interface Pod {
   id: string;
   /** Process id of its program. */
   pid: number;
-  /** Mark of its container; see `deploymentLabels`. */
-  mark: string;
 }
 
 /**
@@ -34,61 +34,37 @@ export async function createPodNetwork(
   if (!availability.available)
     throw new KitError(
       'target-unavailable',
-      `nodes of a cluster under --runtime docker: ${availability.why}; the links of containers need root (sudo)`,
+      `nodes of a cluster under --runtime docker: ${availability.why}; ${availability.remedy}`,
     );
   const { engine, address } = context;
   const resource = { kind: 'containers', engine: address } as const;
-  const prefix = `${registry.runId}.${randomBytes(4).toString('hex')}`;
-  const markOf = (node: string) => `${prefix}.${node}`;
-  const left = new Set(nodes);
-  const removePod = async (node: string) => {
-    await removeDeployment(engine, markOf(node));
-    left.delete(node);
-  };
+  const mark = `${registry.runId}.${randomBytes(4).toString('hex')}`;
   // The containers of the nodes are registered here, and not by each node: the first one that ends would strike them all out.
-  const removePods = async () => {
-    await Promise.all([...left].map(removePod));
+  const end = async () => {
+    await removeDeployment(engine, mark);
     registry.gone(resource);
   };
   registry.made(resource);
   try {
     const started = await Promise.allSettled(
-      nodes.map((node) => startPod(node, registry.runId, markOf(node), context)),
+      nodes.map((node) => startPod(node, registry.runId, mark, context)),
     );
     const pods = new Map<string, Pod>();
     for (const [index, result] of started.entries()) {
       if (result.status === 'rejected') throw result.reason;
       pods.set(nodes[index] ?? '', result.value);
     }
+    const ids = new Map([...pods].map(([node, { id }]) => [node, id]));
     const holders = new Map([...pods].map(([node, { pid }]) => [node, pid]));
     const network = await createNodeNetwork(nodes, registry, holders);
     return Object.assign(network, {
-      pods: { idOf: (node: string) => idIn(pods, node), remove: removePod },
-      remove: withPods(network.remove.bind(network), removePods),
+      podOf: (node: string) => knownNode(ids, node),
+      ...withEnd(network.remove.bind(network), end),
     });
   } catch (error) {
-    await removePods().catch(() => {});
+    await end().catch(() => {});
     throw toEngineError(error, address);
   }
-}
-
-/** Removes the network and then the pods that are left. Those are removed a moment later: the engine is asked to do it. */
-function withPods(remove: () => void, removePods: () => Promise<void>): () => void {
-  let isRemoved = false;
-  return () => {
-    remove();
-    if (isRemoved) return;
-    isRemoved = true;
-    // What stays is on the list of the run, and `clean` removes it.
-    removePods().catch(() => {});
-  };
-}
-
-function idIn(pods: ReadonlyMap<string, Pod>, node: string): string {
-  const pod = pods.get(node);
-  if (pod === undefined)
-    throw new Error(`${node}: no such node, expected one of ${[...pods.keys()].join(', ')}`);
-  return pod.id;
 }
 
 async function startPod(
@@ -98,7 +74,7 @@ async function startPod(
   { engine, address, podImage }: NetworkContext,
 ): Promise<Pod> {
   const pod = await engine.createContainer(
-    nodePodOptions({ name: `plugpull-${mark}`, image: podImage, node, runId, mark }),
+    nodePodOptions({ name: `plugpull-${mark}.${node}`, image: podImage, node, runId, mark }),
   );
   await pod.start();
   const { State } = await pod.inspect();
@@ -107,5 +83,5 @@ async function startPod(
       'target-unavailable',
       `the containers of the engine at ${address} are not processes of this machine: a local engine is needed`,
     );
-  return { id: pod.id, pid: State.Pid, mark };
+  return { id: pod.id, pid: State.Pid };
 }

@@ -9,7 +9,7 @@ import type { Registry } from '../../host/registry.js';
 import { nodeNetworkAvailability, nodeNetworkMethod } from './availability.js';
 import { BRIDGE_FILE, KIT_LINK, namespaceIn, removeNetwork } from './namespaces.js';
 import { runNetworkTool, ToolError } from './network-tools.js';
-import { addressIn, NODE_LINK, NodeLinks } from './node-links.js';
+import { knownNode, NODE_LINK, NodeLinks } from './node-links.js';
 import type { NodeNetwork } from './node-network.js';
 import { freeSubnets, PREFIX_BITS, type Subnet } from './subnets.js';
 
@@ -158,7 +158,7 @@ class NamespaceNetwork implements NodeNetwork {
   }
 
   namespaceOf(node: string): string {
-    return addressIn(this.#namespaces, node);
+    return knownNode(this.#namespaces, node);
   }
 
   cut(links: readonly LinkCut[]): Promise<void> {
@@ -184,7 +184,7 @@ class NamespaceNetwork implements NodeNetwork {
   }
 
   #addressOf(node: string): string {
-    return addressIn(this.addresses, node);
+    return knownNode(this.addresses, node);
   }
 
   #fileOf(name: string): string {

@@ -140,13 +140,13 @@ export class NodeLinks implements Links {
   }
 
   #addressOf(node: string): string {
-    return addressIn(this.#addresses, node);
+    return knownNode(this.#addresses, node);
   }
 }
 
-/** @throws Error when the node is unknown. */
-export function addressIn(addresses: ReadonlyMap<string, string>, node: string): string {
-  const address = addresses.get(node);
-  if (address !== undefined) return address;
-  throw new Error(`${node}: no such node, expected one of ${[...addresses.keys()].join(', ')}`);
+/** Returns what a map has for a node. @throws Error when it does not know the node. */
+export function knownNode(byNode: ReadonlyMap<string, string>, node: string): string {
+  const value = byNode.get(node);
+  if (value !== undefined) return value;
+  throw new Error(`${node}: no such node, expected one of ${[...byNode.keys()].join(', ')}`);
 }

@@ -13,16 +13,16 @@ export interface NodeNetwork extends Links {
    * Absent where nodes are on another kernel.
    */
   namespaceOf?(node: string): string;
-  /** The pods of the nodes, where nodes are groups of containers. */
-  readonly pods?: NodePods;
-  /** Removes the network. It can be called from an exit handler, and more than once. */
+  /**
+   * Returns the id of the pod of a node, where nodes are groups of containers: the container whose network the containers of the
+   * node's services join.
+   */
+  podOf?(node: string): string;
+  /**
+   * Removes what takes time to remove, such as containers. Must be called when the deployments of all nodes are destroyed, before
+   * `remove`. Absent where `remove` removes everything at once.
+   */
+  end?(): Promise<void>;
+  /** Removes the network. It can be called from an exit handler, and more than once. Without `end` before, it does not wait for the rest. */
   remove(): void;
-}
-
-/** The pods of the nodes: one container per node, whose network the containers of the node's services join. */
-export interface NodePods {
-  /** Returns the id of the container. */
-  idOf(node: string): string;
-  /** Removes the pod of a node. No other container of the node may run. */
-  remove(node: string): Promise<void>;
 }

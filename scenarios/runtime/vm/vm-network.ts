@@ -3,9 +3,10 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import { runScript } from '../../../faults/power/host.js';
 import type { Registry } from '../../host/registry.js';
 import { removeRunResources } from '../docker/engine.js';
-import { addressIn, NodeLinks } from '../nodes/node-links.js';
+import { knownNode, NodeLinks } from '../nodes/node-links.js';
 import type { NodeNetwork } from '../nodes/node-network.js';
 import { PREFIX_BITS, subnetOf } from '../nodes/subnets.js';
+import { withEnd } from '../nodes/with-end.js';
 import type { Machine } from './lab/machine.js';
 
 const TIMEOUT_MS = 60_000;
@@ -128,7 +129,7 @@ export class VmNetworks {
     // The containers of the nodes are registered here, and not by each node: the first one that ends would strike them all out.
     registry.made(resource);
     const enter = (node: string) => {
-      addressIn(addresses, node);
+      knownNode(addresses, node);
       return ['nsenter', `--net=${namespaceFile(node)}`, '--'];
     };
     const run = async (node: string, command: readonly string[], input = '') => {
@@ -137,7 +138,11 @@ export class VmNetworks {
       throw new Error(`${command.join(' ')} on node ${node}: ${messageOf(result.stderr)}`);
     };
     const links = new NodeLinks({ addresses, run, netem: true });
-    let isRemoved = false;
+    const end = () => {
+      const ended = removeAll();
+      this.#removed = ended.catch(() => {});
+      return ended;
+    };
     const removeAll = async () => {
       await runScript(agent, REMOVE, [], TIMEOUT_MS);
       await removeRunResources(this.#engine, registry.runId);
@@ -147,13 +152,7 @@ export class VmNetworks {
       addresses,
       kitAddresses,
       enter,
-      remove: () => {
-        links.close();
-        if (isRemoved) return;
-        isRemoved = true;
-        // The machine may be gone, and the network with it. What stays is on the list of the run, or the next network removes it.
-        this.#removed = removeAll().catch(() => {});
-      },
+      ...withEnd(() => links.close(), end),
     });
   }
 

@@ -112,13 +112,17 @@ t.test(
     t.ok(await until(() => echoes('a'), TIMEOUT_MS));
 
     await Promise.all([a.destroy(), b.destroy()]);
+    await network.end?.();
     network.remove();
-    // The next network must not meet what is left of the one before.
-    const second = await runtime.makeNetwork?.(NODES, registry);
-    second?.remove();
-    await close();
     registry.close();
     t.equal(registryFile(registry.runId), undefined, 'nothing is left to clean up');
+    // The next network must not meet what is left of the one before.
+    const second = new Registry(newRunId(), place.state);
+    const again = await runtime.makeNetwork?.(NODES, second);
+    again?.remove();
+    await close();
+    second.close();
+    t.equal(registryFile(second.runId), undefined, 'nor of the second one');
   },
 );
 
