@@ -179,6 +179,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     // Remove all of it, also when a part cannot be removed: the first error is the one that says why.
     await Promise.allSettled([receiver?.close(), ...deployed.map(({ deployment }) => deployment.destroy())]);
     releasePorts();
+    await network?.end?.().catch(() => {});
     removeNetwork();
     throw error;
   }
@@ -230,6 +231,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       created.expectExits();
       try {
         await deployment.destroy();
+        await network?.end?.();
       } finally {
         // Close the receiver even when the engine has gone and nothing can be removed: an open receiver keeps
         // the kit alive.
@@ -329,7 +331,7 @@ function addressesOf(
 ): Address[] {
   const submit = submitPorts(target);
   if (network === undefined) return submit.map((name) => localAddress(byName.get(name) ?? 0));
-  return [...network.addresses].flatMap(([node, host]) => {
+  return [...(network.kitAddresses ?? network.addresses)].flatMap(([node, host]) => {
     const own = portNames({ ...target, services: Object.fromEntries(servicesOn(target, node)) });
     return submit
       .filter((name) => own.includes(name))
