@@ -27,8 +27,7 @@ const EXAMPLE = '17/a:812+800-804|b:live';
  */
 export function formatClusterState({ instant, nodes, away }: ClusterState): string {
   const parts = [...nodes].map(
-    ([name, state]) =>
-      `${name === away ? AWAY : ''}${name}:${state === 'live' ? LIVE : formatState(state)}`,
+    ([name, state]) => `${name === away ? AWAY : ''}${name}:${state === 'live' ? LIVE : formatState(state)}`,
   );
   return `${instant}/${parts.join('|')}`;
 }

@@ -2,27 +2,9 @@ import type { Random } from '../../../faults/fault.js';
 import { SECTOR_BYTES } from '../../../faults/sector.js';
 import type { CrashModel } from '../../../faults/write-log/model.js';
 import { type CrashState, NOTHING_TORN } from '../../../faults/write-log/state.js';
+import type { ClusterFamily } from '../result/cluster-family.js';
 import type { ClusterState, NodeState } from './address.js';
 import type { Instant } from './instants.js';
-
-/**
- * The rule by which a state of a cluster was chosen.
- *
- * - all nodes lose their power: `all-lost` (each loses what it had not flushed), `all-kept` (none loses anything that was
- *   complete), `one-lost` (only one of them loses it), `torn` (the write under way of each is torn), `random`
- * - one node loses its power, and the processes of the others are killed: `one-cut`, `one-cut-random`
- * - all nodes lose their power, and one machine does not come back: `away`, `away-random`
- */
-export type ClusterFamily =
-  | 'all-lost'
-  | 'all-kept'
-  | 'one-lost'
-  | 'torn'
-  | 'random'
-  | 'one-cut'
-  | 'one-cut-random'
-  | 'away'
-  | 'away-random';
 
 /** A state of a cluster, and the rule by which it was chosen. */
 export interface ChosenState {

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import type { HistoryEvent } from '../../../conformance/history/events.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
-import { StateDisk } from '../../../faults/crash-states/state-disk.js';
 import type { Recording } from '../../../faults/crash-states/materialise.js';
+import { StateDisk } from '../../../faults/crash-states/state-disk.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import type { MountLimits } from '../../../faults/power/mount-options.js';
 import { NOTHING_TORN } from '../../../faults/write-log/state.js';

@@ -5,10 +5,10 @@ import { escapeWarnings } from '../../round/escape-warnings.js';
 import type { ExploreResult, SmallestState } from '../result/result.js';
 import type { StateWorkspace } from '../states/workspace.js';
 import { ownersOf } from '../states/write-owners.js';
+import type { ClusterExploration } from './cluster-exploration.js';
 import type { OpenNode } from './cluster-inspector.js';
 import type { ClusterRun } from './cluster-run.js';
 import { clusterStory } from './cluster-story.js';
-import type { ClusterExploration } from './explore-cluster.js';
 
 /**
  * What an exploration of a cluster must have judged before its pass counts. A start of a cluster takes seconds, so the

@@ -3,8 +3,9 @@ import type { Recorder } from '../../../conformance/history/recorder.js';
 import type { Fingerprints } from '../../../faults/crash-states/fingerprint.js';
 import type { Inspection } from '../inspectors/inspection.js';
 import type { TimedOut } from '../inspectors/mount-inspector.js';
+import type { ClusterFamily } from '../result/cluster-family.js';
 import { type ClusterState, formatClusterState } from './address.js';
-import { type ChosenState, type ClusterFamily, hasBegunMore } from './choose-states.js';
+import { type ChosenState, hasBegunMore } from './choose-states.js';
 
 /** A state of a cluster that violates PP-13. */
 export interface BrokenCluster {

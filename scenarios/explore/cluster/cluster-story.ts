@@ -29,12 +29,15 @@ export function clusterStory(broken: BrokenCluster, source: ClusterStorySource):
     lines.push(`message ${id}: confirmed by instant ${source.confirmedAt} of the recording`);
   for (const [index, { name, recording }] of source.nodes.entries()) {
     const disk = state.nodes.get(name) ?? 'live';
-    const away = name === state.away ? '; its machine does not come back' : '';
-    if (disk === 'live') {
-      lines.push(`node ${name}: only its processes are killed, and its files stay${away}`);
+    if (name === state.away) {
+      lines.push(`node ${name} does not come back: its machine stays off`);
       continue;
     }
-    lines.push(`node ${name} loses its power: ${describeState(recording.model, disk)}${away}`);
+    if (disk === 'live') {
+      lines.push(`node ${name}: only its processes are killed, and its files stay`);
+      continue;
+    }
+    lines.push(`node ${name} loses its power: ${describeState(recording.model, disk)}`);
     const then = source.lengthsThen?.[index];
     if (id === undefined || submitted?.kind !== 'submitted' || then === undefined) continue;
     const explained = explainLoss(recording, markOf(source.run, id), submitted.sizeBytes, then, (entries) =>

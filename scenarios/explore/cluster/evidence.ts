@@ -1,7 +1,7 @@
 import { copyFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { copySparse } from '../../../faults/power/mounts.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
+import { copySparse } from '../../../faults/power/mounts.js';
 import { writeBundle } from '../../bundle/bundle.js';
 import { describeTarget } from '../../bundle/target.js';
 import type { LaunchPlace } from '../../round/launch-place.js';

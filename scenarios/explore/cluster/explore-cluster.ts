@@ -24,6 +24,7 @@ import { makeBase } from '../states/base-image.js';
 import { StateWorkspace } from '../states/workspace.js';
 import type { ExploreOptions } from '../strategies/exploration.js';
 import { chooseStates } from './choose-states.js';
+import type { ClusterExploration, ClusterPhase } from './cluster-exploration.js';
 import { ClusterInspector, type OpenNode } from './cluster-inspector.js';
 import { clusterResult } from './cluster-result.js';
 import { ClusterRun, positionOf } from './cluster-run.js';
@@ -35,7 +36,7 @@ import { type RecordedCluster, recordCluster } from './record-cluster.js';
 const MAX_LOAD_MS = 5000;
 const LOAD_TIME_SHARE = 0.15;
 /** Time at the end of the budget for the verdict, the evidence and the clean-up, in milliseconds. */
-const RESERVE_MS = 2000;
+const RESERVE_MS = 4000;
 /** Broken states after which no more are looked for: each takes as long as the target may keep messages back. */
 const MAX_BROKEN_STATES = 3;
 /** Time after the first broken state, in milliseconds, after which no more are looked for. */
@@ -43,21 +44,6 @@ const MAX_SEARCH_AFTER_BROKEN_MS = 20_000;
 /** Number of states in a row that need no inspection, after which the recording has hardly any others. */
 const MAX_KNOWN_IN_A_ROW = 2000;
 const PROGRESS_MS = 5000;
-
-type Phase = 'recording' | 'states' | 'evaluation';
-
-/** What an exploration of a cluster shares. */
-export interface ClusterExploration {
-  options: ExploreOptions;
-  registry: Registry;
-  recorder: Recorder;
-  dir: string;
-  run: RecordedCluster;
-  place: LaunchPlace;
-  clock: PhaseClock<Phase>;
-  /** End of the time, in ms of `performance.now()`. */
-  endMs: number;
-}
 
 /**
  * Explores the crash states of a target with `nodes`, as `runExplore` does for one of a single node: records one run with a
@@ -72,7 +58,7 @@ export async function exploreCluster(requested: ExploreOptions): Promise<Explore
   mkdirSync(dir, { recursive: true });
   const recorder = new Recorder(join(dir, 'history.jsonl'));
   const options = { ...requested, signal: AbortSignal.any([requested.signal, recorder.failureSignal]) };
-  const clock = new PhaseClock<Phase>('evaluation', budgetMs);
+  const clock = new PhaseClock<ClusterPhase>('evaluation', budgetMs);
   const endMs = performance.now() + budgetMs - RESERVE_MS;
   let keep = true;
   let run: RecordedCluster | undefined;
@@ -80,7 +66,9 @@ export async function exploreCluster(requested: ExploreOptions): Promise<Explore
   try {
     const madePlace = await makePlace(target, runtime, registry);
     place = madePlace;
-    run = await clock.during('recording', () => record(options, { registry, recorder, dir, place: madePlace }));
+    run = await clock.during('recording', () =>
+      record(options, { registry, recorder, dir, place: madePlace }),
+    );
     const exploration = { options, registry, recorder, dir, run, place, clock, endMs };
     const result = await exploreStates(exploration);
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
@@ -234,7 +222,7 @@ function keepFacts(
   dir: string,
   target: Target,
   result: Pick<ExploreResult, 'seed' | 'verdict' | 'why' | 'replay' | 'warnings'>,
-  clock: PhaseClock<Phase>,
+  clock: PhaseClock<ClusterPhase>,
 ): void {
   const { seed, verdict, why, replay, warnings } = result;
   writeRunFacts(dir, {

@@ -43,7 +43,10 @@ export function copyPath(dir: string, node: string, instant: number): string {
  */
 export async function copyFiles(from: string, archive: string): Promise<void> {
   // Code 1: something changed meanwhile, as the time of a file that the kernel writes back. No process changes content.
-  await runTar(['--create', '--sparse', '--numeric-owner', '--file', archive, '--directory', from, '.'], [0, 1]);
+  await runTar(
+    ['--create', '--sparse', '--numeric-owner', '--file', archive, '--directory', from, '.'],
+    [0, 1],
+  );
   chmodSync(archive, 0o600);
 }
 

@@ -215,7 +215,9 @@ async function copyAtIntervals(
         await Promise.all(nodes.map((node) => copyFiles(dataDirOf(dir, node), copyPath(copies, node, at))));
       });
     } catch (error) {
-      progress(`the files of the nodes could not be copied: ${error instanceof Error ? error.message : error}`);
+      progress(
+        `the files of the nodes could not be copied: ${error instanceof Error ? error.message : error}`,
+      );
       if (instant === undefined) return;
       instants.dropCopies(instant);
       for (const node of nodes) rmSync(copyPath(copies, node, instant), { force: true });

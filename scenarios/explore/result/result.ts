@@ -1,6 +1,7 @@
 import type { Verdict } from '../../../conformance/checkers/verdict.js';
 import type { TimeReport } from '../../host/phase-clock.js';
 import type { StrategyFigures, StrategyName } from '../strategies/strategy-run.js';
+import type { ClusterFamily } from './cluster-family.js';
 import type { EXPLORED_MINIMUM } from './minimum.js';
 
 /** Numbers that a pass needs; see `EXPLORED_MINIMUM`. */
@@ -70,7 +71,7 @@ export interface ExploreResult {
    * Only for a target with `nodes`: their names, the judged states by the rule that chose them, and how many states of all
    * nodes were made and started per minute. `explored` and `log` then count instants, and the requests to all disks.
    */
-  cluster?: { nodes: string[]; families: Record<string, number>; startsPerMinute: number };
+  cluster?: { nodes: string[]; families: Partial<Record<ClusterFamily, number>>; startsPerMinute: number };
   seed: number;
   tookMs: number;
   /** The duration of the run and of each of its phases, and how much of it came after the end of the budget. */

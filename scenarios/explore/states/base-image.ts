@@ -7,12 +7,7 @@ import { copySparse } from '../../../faults/power/mounts.js';
  * returns its path.
  * @param from path of the image from before the recording.
  */
-export function makeBase(
-  from: string,
-  { log, model }: Recording,
-  baseAt: number,
-  path: string,
-): string {
+export function makeBase(from: string, { log, model }: Recording, baseAt: number, path: string): string {
   copySparse(from, path);
   const fd = openSync(path, 'r+');
   applyWrites(log, model.writes(0, baseAt), fd);
