@@ -8,7 +8,6 @@ import { runExplore } from '../explore/explore.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import type { ExploreOptions } from '../explore/strategies/exploration.js';
 import { commandLine } from '../host/command-line.js';
-import { whyNotOnNodes } from '../round/single-node.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
 /** Requirement that an exploration of crash states measures. */
@@ -20,6 +19,8 @@ const BUDGET_SHARE = 1 / 6;
 /** Limits of the time of an exploration in a gate. */
 export const MIN_EXPLORATION_MS = 12_000;
 const MAX_EXPLORATION_MS = 120_000;
+/** The same for a cluster, which needs seconds for each state. */
+const CLUSTER = { minGateBudgetMs: 180_000, minExplorationMs: 60_000 };
 
 /** The exploration of crash states in a gate. */
 export interface GateExploration {
@@ -74,24 +75,26 @@ export function planExploration(
   const { target, runtime, filesystem = DEFAULT_FILESYSTEM, budgetMs } = request;
   if (!target.guarantee.faults.includes('crash-states'))
     return { unexplored: 'the target does not claim it' };
-  const unsupported = whyNotOnNodes(target, 'explore');
-  if (unsupported !== undefined) return { unexplored: unsupported };
   if (request.wanted !== undefined)
     return { unexplored: `a gate with --faults explores none (use ${commandLine('explore')})` };
   if (request.maxRounds !== undefined || request.maxInjections !== undefined)
     return {
       unexplored: `a gate with --rounds or --injections explores none (use ${commandLine('explore')})`,
     };
-  if (budgetMs < MIN_GATE_BUDGET_MS)
+  const [minBudgetMs, minMs] =
+    target.nodes === undefined
+      ? [MIN_GATE_BUDGET_MS, MIN_EXPLORATION_MS]
+      : [CLUSTER.minGateBudgetMs, CLUSTER.minExplorationMs];
+  if (budgetMs < minBudgetMs)
     return {
-      unexplored: `a gate explores them only with a budget of ${MIN_GATE_BUDGET_MS / 1000} s or more (--budget 90s, or ${commandLine('explore')})`,
+      unexplored: `a gate explores them only with a budget of ${minBudgetMs / 1000} s or more (--budget ${minBudgetMs / 2000 + minBudgetMs / 1000}s, or ${commandLine('explore')})`,
     };
   if (runtime.name !== 'process')
     return { unexplored: 'they are explored under process only (--runtime process)' };
   const availability = blocklogAvailability(filesystem.type);
   if (!availability.available) return { unexplored: `${availability.why} (${availability.remedy})` };
   const exploreMs = Math.round(
-    Math.min(MAX_EXPLORATION_MS, Math.max(MIN_EXPLORATION_MS, budgetMs * BUDGET_SHARE)),
+    Math.min(MAX_EXPLORATION_MS, Math.max(minMs, budgetMs * BUDGET_SHARE)),
   );
   return {
     exploration: {

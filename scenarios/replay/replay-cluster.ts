@@ -14,6 +14,7 @@ import { clusterStory } from '../explore/cluster/cluster-story.js';
 import { nodeFiles } from '../explore/cluster/evidence.js';
 import { copyPath } from '../explore/cluster/live-copies.js';
 import { StateWorkspace } from '../explore/states/workspace.js';
+import { attempt } from '../host/attempt.js';
 import { scratchDirOf } from '../round/launch.js';
 import { makePlace } from '../round/launch-place.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
@@ -42,9 +43,13 @@ export async function replayCluster(
   const state = parseState(bundle, stateCase);
   checkNodes(bundle, state, target.nodes);
   const nodes: OpenNode[] = [];
-  const undo: (() => void)[] = [() => nodes.forEach(({ recording }) => recording.close())];
+  const undo: (() => void)[] = [];
   try {
-    for (const name of state.nodes.keys()) nodes.push(openNode(bundle, stateCase, name));
+    for (const name of state.nodes.keys()) {
+      const node = openNode(bundle, stateCase, name);
+      nodes.push(node);
+      undo.push(() => node.recording.close());
+    }
     checkPossible(bundle, state, nodes);
     const events = readHistory(join(bundle.dir, 'history.jsonl'));
     const atRisk = new AtRiskMessages(events);
@@ -104,7 +109,8 @@ export async function replayCluster(
       shrunkBundle: null,
     };
   } finally {
-    for (const step of undo.reverse()) step();
+    // What one step leaves behind does not keep the others from removing the rest.
+    for (const step of undo.reverse()) await attempt('a replay has left something behind', step);
   }
 }
 
