@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
@@ -45,6 +46,8 @@ export class PullReceiver implements Receiver {
    */
   constructor(openers: readonly Opener<() => Promise<LeaseSource>>[], options: ReceiverOptions) {
     this.#options = options;
+    // Each loop listens, and a cluster has loops for every node. Node would take more than 10 for a leak, and warn.
+    setMaxListeners(0, this.#stop.signal);
     this.#loops = openers.map((opener) => this.#loop(opener));
   }
 
