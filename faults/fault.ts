@@ -59,8 +59,10 @@ export interface FaultContext {
   waitForRejections(count: number, timeoutMs: number): Promise<'reached' | 'timeout'>;
   /**
    * Turns the flood on or off. While it is on, receivers take nothing and producers send as fast as they can.
+   * @param deliveries `held`: receivers answer nothing. `some-refused`: they refuse some first deliveries at once, where
+   *   the protocol allows it, so that the target also does what it does after a refused delivery. Default: `held`.
    */
-  flood(on: boolean): void;
+  flood(on: boolean, deliveries?: 'held' | 'some-refused'): void;
   /**
    * Returns the messages that are stored, confirmed and not yet delivered: by message id, a byte string that
    * occurs only in that message. `data-rot` uses these byte strings.
@@ -75,6 +77,10 @@ export interface FaultContext {
   readonly nodes: readonly FaultNode[];
   /** The whole cluster; undefined for a target without `nodes`. */
   readonly cluster?: ClusterContext | undefined;
+  /** Syncs that the injections of this run have seen. Undefined: each injection stands for itself. */
+  readonly syncSites?: SyncMemory | undefined;
+  /** In a replay: the aim of the injection that is repeated; see `Injection`. */
+  readonly aim?: Aim | undefined;
   /** Signal that is aborted when the run is interrupted. */
   readonly signal: AbortSignal;
 }
@@ -282,6 +288,29 @@ export interface LossObserver {
   after(lostPages?: ReadonlySet<string>): LostFile[];
 }
 
+/** What an injection of `io-error` makes fail first. */
+export interface Aim {
+  calls: 'sync' | 'write';
+  /**
+   * Position of the call among the calls of its name that a thread makes, from 1. Undefined: the fault draws it. A
+   * replay repeats it, because the injections before, from which it follows, may be missing there.
+   */
+  position?: number | undefined;
+}
+
+/** The syncs of a target that the injections of one run have seen. */
+export interface SyncMemory {
+  /** True until the first `learn`. */
+  readonly isEmpty: boolean;
+  /**
+   * Notes the syncs of a start under strace, and which of them have failed.
+   * @param logs strace logs of the services, in a fixed order, and the length of each in bytes at the first confirmation.
+   */
+  learn(logs: readonly { text: string; confirmedOffset: number }[], context: { dataDir: string }): void;
+  /** Chooses a sync that has not failed, or writes; undefined when no such sync is known. */
+  draw(random: Random): Aim | undefined;
+}
+
 /** System calls that a fault made fail. */
 export interface FailedCalls {
   /** Time in ms between the first failure and the end of the injection. */
@@ -325,6 +354,8 @@ export interface Injection {
   destroyedFiles?: LostFile[];
   /** Calls that the fault made fail; undefined for other faults. */
   failed?: FailedCalls;
+  /** What the fault drew from `FaultContext.syncSites`. A replay needs it. The history does not have it. */
+  aim?: Aim | undefined;
 }
 
 /** The requirements of a fault on the round in which it is injected. */

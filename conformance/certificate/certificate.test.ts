@@ -3,8 +3,9 @@ import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import t from 'tap';
 import { KitError } from '../errors.js';
-import { certified, goodRun } from '../fixtures/certified.js';
+import { certified, goodClusterRun, goodRun } from '../fixtures/certified.js';
 import type { HistoryBuilder } from '../fixtures/history-builder.js';
+import type { HistoryEvent } from '../history/events.js';
 import { type CertificateBody, certificateOf, EXTENSION, type Statement } from './certificate.js';
 import { readEvidence, sha256 } from './evidence.js';
 import { FACTS_FORMAT } from './facts.js';
@@ -208,6 +209,63 @@ t.test('a level needs its required levels, a claim of its faults, and its own ru
   t.match(grant(without, 'torn'), { granted: false, why: /none of its faults could be tried/ });
   t.equal(without.verdict, 'not-measured');
 });
+
+t.test(
+  'the level cluster is granted when each of its claimed requirements was measured and passed',
+  async (t) => {
+    const nodes = ['a', 'b', 'c'];
+    const faults = ['kill', 'partition', 'cut-then-elect', 'node-loss'] as const;
+    const asCluster = (events: readonly HistoryEvent[]): HistoryEvent[] =>
+      events.map((event) => (event.kind === 'answered' ? { ...event, node: event.node ?? 'a' } : event));
+    const process = asCluster(goodRun(...KILLS).events);
+    const cluster = asCluster(
+      goodClusterRun().submit('i', 'indefinite').deliver('i').consume().drain().events,
+    );
+    const { says, file } = made(t, { process, cluster }, faults, {}, nodes);
+    t.same(says.granted, ['process', 'cluster'], `${grant(says, 'cluster')?.why}`);
+    t.same(verifyCertificate(file, VERSION).problems, []);
+    t.same(grant(says, 'cluster')?.without, ['stale-link', 'link-delay', 'link-loss', 'power-cut']);
+    const requirement = (body: CertificateBody, id: string) => body.requirements.find((one) => one.id === id);
+    for (const id of ['PP-21', 'PP-22', 'PP-23', 'PP-24'])
+      t.match(requirement(says, id), { level: 'cluster', verdict: 'pass', runs: ['cluster'] }, id);
+
+    const withoutDisks = made(
+      t,
+      { process, cluster },
+      ['kill', 'partition', 'cut-then-elect'],
+      {},
+      nodes,
+    ).says;
+    t.same(withoutDisks.granted, ['process', 'cluster'], 'PP-22 is not claimed');
+    t.ok(
+      withoutDisks.unclaimed.includes('PP-22') && grant(withoutDisks, 'cluster')?.without.includes('PP-22'),
+    );
+
+    const lost = cluster.filter(
+      (event) =>
+        !('id' in event && event.id === '4' && event.kind !== 'submitted' && event.kind !== 'answered'),
+    );
+    const red = made(t, { process, cluster: renumbered(lost) }, faults, {}, nodes).says;
+    t.match(grant(red, 'cluster'), { granted: false, why: /PP-1: 1 of/ });
+    t.match(requirement(red, 'PP-21'), { verdict: 'fail' });
+
+    const silent = cluster.filter(({ kind }) => kind !== 'cluster-state');
+    const unmeasured = made(t, { process, cluster: silent }, faults, {}, nodes).says;
+    t.match(grant(unmeasured, 'cluster'), { granted: false, why: /PP-24 was not measured/ });
+
+    const single = made(t, { process: goodRun(...KILLS).events }).says;
+    t.match(grant(single, 'cluster'), { granted: false, why: 'the target has no nodes', without: [] });
+  },
+);
+
+/** Gives the deliveries numbers without a gap. */
+function renumbered(events: readonly HistoryEvent[]): HistoryEvent[] {
+  let sequence = 0;
+  return events.map((event) => {
+    if (event.kind === 'delivered') sequence += 1;
+    return event.kind === 'delivered' || event.kind === 'consumed' ? { ...event, sequence } : event;
+  });
+}
 
 t.test('a requirement whose faults could not be tried is not measured, with the reason', async (t) => {
   const faults = ['kill', 'tear', 'index-loss'] as const;

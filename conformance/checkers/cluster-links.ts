@@ -30,7 +30,7 @@ const HEAL_GRACE_MS = 1000;
 export function checkLinks(history: readonly HistoryEvent[], guarantee: Guarantee): Finding {
   const takenFromFile = lastTakenFromFile(history);
   const losses = clusterLosses(
-    'cut of a link',
+    ['cut or stale link', 'cut or stale links'],
     history,
     { isName: isLinkFault, isHit: ({ fault }) => isLinkFault(fault) },
     (id, { fault }) => (takenFromFile.get(id) ?? 0) > fault.injection,
@@ -73,7 +73,8 @@ export function checkLinks(history: readonly HistoryEvent[], guarantee: Guarante
   }
   const reason = losses.undecided > 0 ? losses.why : losses.unmeasured;
   if (reason !== undefined) return makeFinding('PP-23', 'not-measured', reason, figures);
-  const why = `nothing was lost at ${losses.figures.hits} cuts of links; ${losses.figures.confirmedSince} messages were confirmed during and after`;
+  const some = `${losses.figures.hits} cut or stale link${losses.figures.hits === 1 ? '' : 's'}`;
+  const why = `nothing was lost at ${some}; ${losses.figures.confirmedSince} messages were confirmed during and after`;
   return makeFinding('PP-23', 'pass', why, figures);
 }
 

@@ -17,20 +17,28 @@ const isNodeLoss = inFamily('node-loss');
  */
 export function checkPowerCutOfNodes(history: readonly HistoryEvent[], { cluster }: Guarantee): Finding {
   const tolerates = cluster?.tolerates ?? 0;
-  return checkClusterLoss('PP-21', 'power cut of tolerated nodes', history, {
-    isName: (fault) => isCutThenElect(fault) || isPowerCut(fault),
-    isHit: ({ fault, nodes = [] }) =>
-      isCutThenElect(fault) || (isPowerCut(fault) && nodes.length > 0 && nodes.length <= tolerates),
-  });
+  return checkClusterLoss(
+    'PP-21',
+    ['power cut of tolerated nodes', 'power cuts of tolerated nodes'],
+    history,
+    {
+      isName: (fault) => isCutThenElect(fault) || isPowerCut(fault),
+      isHit: ({ fault, nodes = [] }) =>
+        isCutThenElect(fault) || (isPowerCut(fault) && nodes.length > 0 && nodes.length <= tolerates),
+    },
+  );
 }
 
 /** Checks PP-22: a confirmation outlives the loss of one node's disk. */
 export function checkNodeLoss(history: readonly HistoryEvent[]): Finding {
-  return checkClusterLoss('PP-22', 'loss of a disk', history, {
+  return checkClusterLoss('PP-22', ['lost disk', 'lost disks'], history, {
     isName: isNodeLoss,
     isHit: ({ fault }) => isNodeLoss(fault),
   });
 }
+
+/** Name of a kind of injection in the singular and in the plural. */
+export type FaultNames = readonly [one: string, several: string];
 
 /** A kind of injection into a cluster. */
 export interface ClusterFaultKind {
@@ -54,16 +62,16 @@ export interface ClusterLosses {
 
 function checkClusterLoss(
   requirement: RequirementId,
-  what: string,
+  names: FaultNames,
   history: readonly HistoryEvent[],
   kind: ClusterFaultKind,
 ): Finding {
-  const { violations, undecided, why, unmeasured, figures } = clusterLosses(what, history, kind);
+  const { violations, undecided, why, unmeasured, figures } = clusterLosses(names, history, kind);
   if (violations.count > 0) return makeFinding(requirement, 'fail', why, figures, violations);
   const reason = undecided > 0 ? why : unmeasured;
   if (reason !== undefined) return makeFinding(requirement, 'not-measured', reason, figures);
   const { hits, confirmedSince } = figures;
-  const some = `${hits} ${hits === 1 ? 'hit' : 'hits'} of a ${what}`;
+  const some = `${hits} ${names[hits === 1 ? 0 : 1]}`;
   return makeFinding(
     requirement,
     'pass',
@@ -75,11 +83,11 @@ function checkClusterLoss(
 /**
  * Returns what one kind of injection took. A loss is attributed to the first injection with an effect that ended after the
  * confirmation: a cluster confirms messages during an injection too, and they can be lost by it.
- * @param what name of the kind in the singular, for reasons.
+ * @param names name of the kind in the singular and in the plural, for reasons.
  * @param tookLater returns true if a later injection is known to have taken the message from a file.
  */
 export function clusterLosses(
-  what: string,
+  names: FaultNames,
   history: readonly HistoryEvent[],
   { isName, isHit }: ClusterFaultKind,
   tookLater: (id: string, hit: ClusterHit) => boolean = () => false,
@@ -105,8 +113,8 @@ export function clusterLosses(
   return {
     violations: lost.violations,
     undecided: lost.undecided,
-    why: lost.describe(`messages confirmed before or during a ${what}`),
-    unmeasured: reasonNotMeasured(what, history, hits, isName),
+    why: lost.describe(`messages confirmed before or during a ${names[0]}`),
+    unmeasured: reasonNotMeasured(names, history, hits, isName),
     figures: {
       hits: hits.length,
       atRisk: hits.reduce((sum, { atRisk }) => sum + atRisk, 0),
@@ -118,14 +126,14 @@ export function clusterLosses(
 }
 
 function reasonNotMeasured(
-  what: string,
+  names: FaultNames,
   history: readonly HistoryEvent[],
   hits: readonly ClusterHit[],
   isName: (fault: string) => boolean,
 ): string | undefined {
-  if (hits.length === 0) return `no ${what} hit${lastMiss(history, isName)}`;
+  if (hits.length === 0) return `no ${names[0]} hit${lastMiss(history, isName)}`;
   if (hits.some(({ confirmed }) => confirmed > 0)) return undefined;
-  return `nothing was confirmed during or after any of ${hits.length} hits of a ${what}`;
+  return `nothing was confirmed during or after any of ${hits.length} ${names[1]}`;
 }
 
 function describeConfirmation(

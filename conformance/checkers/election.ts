@@ -24,6 +24,8 @@ interface Election {
   harm: Harm;
   /** The nodes that must confirm. */
   serving: ReadonlySet<string>;
+  /** The claimed time in milliseconds, with the time of a recovery if the nodes need one that the kit has just started. */
+  limitMs: number;
   /** Time from which the claimed time runs, in milliseconds. */
   startMs: number;
   /** Earliest submit since the start to one of the nodes, as far as its answer names the node. */
@@ -42,16 +44,20 @@ interface Election {
  * Checks PP-24: the nodes that are left confirm again within the claimed time. It runs from each change of what the kit
  * does to the cluster until these nodes confirm a message that was submitted after the change. If the state changes
  * before the time is over, nothing is concluded. The time runs from the first submit to one of these nodes if that is later,
- * and from the recovery after the injection: services that the kit has not started yet confirm nothing.
+ * and from the recovery after the injection: services that the kit has not started yet confirm nothing. If a node is needed that
+ * was down before, the claimed time of a recovery is added.
  */
-export function checkElection(history: readonly HistoryEvent[], { cluster }: Guarantee): Finding {
+export function checkElection(
+  history: readonly HistoryEvent[],
+  { cluster, recoverySeconds = Number.POSITIVE_INFINITY }: Guarantee,
+): Finding {
   if (cluster === undefined)
     return makeFinding('PP-24', 'not-measured', 'the target claims nothing about a cluster', {});
   const limitMs = cluster.electionSeconds * 1000;
-  const elections = electionsOf(history, cluster.tolerates, limitMs);
+  const elections = electionsOf(history, cluster.tolerates, limitMs, recoverySeconds * 1000);
   const violations = new Violations();
   for (const one of elections.filter(({ result }) => result === 'late'))
-    violations.add(`${describe(one)}; ${seconds(limitMs)} are claimed`);
+    violations.add(`${describe(one)}; ${seconds(one.limitMs)} are claimed`);
   const measured = elections.filter(({ result }) => result !== 'undecided');
   const harmed = elections.filter(({ harm }) => !isHealed(harm));
   const harmedMeasured = harmed.filter((one) => measured.includes(one)).length;
@@ -82,10 +88,17 @@ function describe({ injection, harm, serving, tookMs, refused }: Election): stri
   return `${listOf([...serving])} confirmed nothing for ${seconds(tookMs)} (injection ${injection}: ${state}; ${refused} submits were not confirmed)`;
 }
 
-function electionsOf(history: readonly HistoryEvent[], tolerates: number, limitMs: number): Election[] {
+function electionsOf(
+  history: readonly HistoryEvent[],
+  tolerates: number,
+  electionMs: number,
+  recoveryMs: number,
+): Election[] {
   const elections: Election[] = [];
   let nodes: readonly string[] = [];
   let harm: Harm = NO_HARM;
+  /** Nodes that were down, and that are not known to be ready again. */
+  const recovering = new Set<string>();
   let current: Election | undefined;
   /** Elections that ended without a decision, and of which submits are still open. */
   let ended: Election[] = [];
@@ -100,13 +113,13 @@ function electionsOf(history: readonly HistoryEvent[], tolerates: number, limitM
     election.open.delete(event.id);
     if (submittedMs === undefined || !election.serving.has(event.node ?? '')) return;
     election.firstTryMs = Math.min(election.firstTryMs, submittedMs);
-    const isTriedSoon = election.firstTryMs - election.startMs <= limitMs * SOON_SHARE;
+    const isTriedSoon = election.firstTryMs - election.startMs <= electionMs * SOON_SHARE;
     const sinceMs = isTriedSoon ? election.startMs : election.firstTryMs;
     // An answer after the end of the state shows only that there was none until then.
     election.tookMs = (election.endMs ?? event.atMs) - sinceMs;
     const isConfirmed = event.outcome === 'confirmed' && election.endMs === undefined;
     if (!isConfirmed) election.refused += 1;
-    if (election.tookMs > limitMs) election.result = 'late';
+    if (election.tookMs > election.limitMs) election.result = 'late';
     else if (isConfirmed) election.result = 'in-time';
   };
   for (const event of history) {
@@ -116,6 +129,7 @@ function electionsOf(history: readonly HistoryEvent[], tolerates: number, limitM
         ended = [];
         nodes = event.nodes ?? [];
         harm = NO_HARM;
+        recovering.clear();
         break;
       case 'cluster-state': {
         if (isSameHarm(harm, event)) {
@@ -125,10 +139,15 @@ function electionsOf(history: readonly HistoryEvent[], tolerates: number, limitM
         }
         end(event.atMs);
         harm = event;
+        for (const node of harm.down) recovering.add(node);
         const serving = servingNodes(nodes, harm, tolerates);
         if (serving.length === 0) break;
+        const without = { ...harm, down: [...new Set([...harm.down, ...recovering])] };
+        // A majority without the nodes that are still starting needs no time for their recovery.
+        const isReady = servingNodes(nodes, without, tolerates).length > 0;
+        const limitMs = isReady ? electionMs : electionMs + recoveryMs;
         current = {
-          ...{ injection: event.injection, harm, serving: new Set(serving), startMs: event.atMs },
+          ...{ injection: event.injection, harm, serving: new Set(serving), limitMs, startMs: event.atMs },
           ...{ firstTryMs: Number.POSITIVE_INFINITY, open: new Map(), refused: 0, endMs: undefined },
           ...{ result: 'undecided', tookMs: 0 },
         };
@@ -147,7 +166,10 @@ function electionsOf(history: readonly HistoryEvent[], tolerates: number, limitM
         ended = ended.filter(({ open, result }) => open.size > 0 && result === 'undecided');
         break;
       case 'recovered':
-        if (current?.injection === event.injection) current.startMs = Math.max(current.startMs, event.atMs);
+        recovering.clear();
+        if (current?.injection !== event.injection) break;
+        current.startMs = Math.max(current.startMs, event.atMs);
+        current.limitMs = electionMs;
         break;
       case 'service-exited':
         if (event.expected && current?.serving.has(nodeOf(event.service))) end(event.atMs);

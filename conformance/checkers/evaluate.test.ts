@@ -276,6 +276,128 @@ t.test('PP-20 fails when any two messages that waited at a crash change places',
   t.pass('in every run that was tried');
 });
 
+/**
+ * Generates runs of a correct cluster: a node is isolated, is down, or loses its disk, and the others confirm meanwhile.
+ */
+const clusterRuns = fc
+  .array(
+    fc.record({
+      fault: fc.constantFrom('partition', 'cut-then-elect', 'node-loss', 'kill'),
+      node: fc.nat(2),
+      before: fc.nat(3),
+      during: fc.integer({ min: 1, max: 4 }),
+      graceMs: fc.nat(5000),
+    }),
+    { minLength: 1, maxLength: 8 },
+  )
+  .map((injections) => {
+    const nodes = ['a', 'b', 'c'];
+    const history = new HistoryBuilder().startOver('nats', 'partition').install(1, nodes);
+    let number = 0;
+    const submit = (node: string, outcome: 'confirmed' | 'rejected' = 'confirmed') =>
+      history.submitTo(node, `${number++}`, outcome);
+    for (const { fault, node, before, during, graceMs } of injections) {
+      const harmed = pick(nodes, node);
+      const others = nodes.filter((one) => one !== harmed);
+      for (let n = 0; n < before; n++) submit(pick(nodes, n));
+      const isCut = fault === 'partition' || fault === 'cut-then-elect';
+      if (isCut) history.state(others.map((other) => `${harmed}-${other}`));
+      else history.state([], [harmed]);
+      history.advance(graceMs);
+      if (isCut) submit(harmed, 'rejected');
+      for (let n = 0; n < during; n++) submit(pick(others, n));
+      history.advance(graceMs).state();
+      const scope = fault === 'partition' ? 'none' : fault === 'kill' ? 'some-processes' : 'machine';
+      history.crash({ fault, scope, nodes: [harmed] });
+      submit(harmed);
+    }
+    const ids = history.events.flatMap((event) =>
+      event.kind === 'answered' && event.outcome === 'confirmed' ? [event.id] : [],
+    );
+    for (const id of ids) history.deliver(id, { node: 'a' }).consume();
+    return history.drain().events;
+  });
+const CLUSTER_GUARANTEE = { ...GUARANTEE, cluster: { tolerates: 1, electionSeconds: 20 } };
+const CLUSTER_REQUIREMENTS = ['PP-21', 'PP-22', 'PP-23', 'PP-24'] as const;
+
+t.test('a correct cluster fails no requirement of clusters, and passes those whose fault hit', async (t) => {
+  let passed = 0;
+  fc.assert(
+    fc.property(clusterRuns, (history) => {
+      const faults = new Set(history.flatMap((event) => (event.kind === 'fault' ? [event.fault] : [])));
+      const verdicts = CLUSTER_REQUIREMENTS.map((id) => CHECKERS[id](history, CLUSTER_GUARANTEE).verdict);
+      const isTried = ['cut-then-elect', 'node-loss', 'partition'].map((fault) => faults.has(fault));
+      passed += verdicts.filter((verdict) => verdict === 'pass').length;
+      return [...isTried, true].every((tried, at) => verdicts[at] === (tried ? 'pass' : 'not-measured'));
+    }),
+  );
+  t.ok(passed > 100, `${passed} requirements passed`);
+});
+
+t.test(
+  'a message that a cluster loses fails the requirement of the injection that ended next, and no other',
+  async (t) => {
+    const requirementOf: Record<string, string> = {
+      'cut-then-elect': 'PP-21',
+      'node-loss': 'PP-22',
+      partition: 'PP-23',
+    };
+    let failed = 0;
+    fc.assert(
+      fc.property(clusterRuns, fc.nat(), (history, n) => {
+        const id = idOf(
+          pick(
+            history.filter(({ kind }) => kind === 'delivered'),
+            n,
+          ),
+        );
+        const isGone = (event: HistoryEvent) =>
+          (event.kind === 'delivered' || event.kind === 'consumed') && event.id === id;
+        const run = history.filter((event) => !isGone(event));
+        const confirmedAt = run.findIndex((event) => event.kind === 'answered' && event.id === id);
+        // Each injection ends with its recovery.
+        const end = run.find((event, at) => event.kind === 'recovered' && at > confirmedAt);
+        const fault = run.find(
+          (event) => event.kind === 'fault' && end?.kind === 'recovered' && event.injection === end.injection,
+        );
+        const expected = fault?.kind === 'fault' ? requirementOf[fault.fault] : undefined;
+        const failures = CLUSTER_REQUIREMENTS.filter(
+          (one) => CHECKERS[one](run, CLUSTER_GUARANTEE).verdict === 'fail',
+        );
+        failed += failures.length;
+        return failures.join() === (expected ?? '');
+      }),
+    );
+    t.ok(failed > 10, `${failed} runs failed`);
+  },
+);
+
+t.test(
+  'a confirmation by the isolated node fails PP-23, long after the cut and long before the healing',
+  async (t) => {
+    let found = 0;
+    fc.assert(
+      fc.property(clusterRuns, (history) => {
+        const rejected = history.find((event) => event.kind === 'answered' && event.outcome === 'rejected');
+        if (rejected?.kind !== 'answered') return true;
+        const state = history.findLast(
+          (event) => event.kind === 'cluster-state' && event.atMs < rejected.atMs,
+        );
+        const healing = history.find((event) => event.kind === 'cluster-state' && event.atMs > rejected.atMs);
+        const run = history.map((event) =>
+          event === rejected ? { ...rejected, outcome: 'confirmed' as const } : event,
+        );
+        const isSure =
+          rejected.atMs - (state?.atMs ?? 0) > 2002 && (healing?.atMs ?? 0) - rejected.atMs >= 1000;
+        const { figures } = CHECKERS['PP-23'](run, CLUSTER_GUARANTEE);
+        found += figures.confirmedByMinority ?? 0;
+        return !isSure || figures.confirmedByMinority === 1;
+      }),
+    );
+    t.ok(found > 5, `${found} were found`);
+  },
+);
+
 t.test('a changed digest of any delivery fails PP-4', async (t) => {
   fc.assert(
     fc.property(runs, fc.nat(), (history, n) => {

@@ -1,3 +1,4 @@
+import { type Harm, isSameHarm, NO_HARM } from '../history/cluster-states.js';
 import type { HistoryEvent } from '../history/events.js';
 import { lossOf } from '../history/lost-files.js';
 import { tracesOf } from '../history/traces.js';
@@ -25,7 +26,18 @@ export function messageEvents(history: readonly HistoryEvent[], id: string): His
   const isComplete = trace?.submitted !== undefined && missingRecipientCount(trace) === 0;
   // Number of events up to the end of the last delivery, and to what the target knew of it.
   let delivered = 0;
+  let harm: Harm = NO_HARM;
   for (const event of history) {
+    if (event.kind === 'cluster-state') {
+      // What was cut when the message was submitted belongs to it, if this injection took the message.
+      const isChange = !isSameHarm(harm, event);
+      harm = event;
+      if (isChange && (started || event.injection === last?.injection) && faults < MAX_FAULT_EVENTS) {
+        faults += 1;
+        events.push(event);
+      }
+      continue;
+    }
     if ('id' in event && event.id === id) {
       started = true;
       if ('sequence' in event) sequences.add(event.sequence);

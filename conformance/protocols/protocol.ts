@@ -39,6 +39,8 @@ export interface DeliveryReply {
   answer: 'accept' | 'later' | 'go-away' | 'never';
   /** Delay before the answer, in milliseconds. */
   delayMs: number;
+  /** True: the answer comes even while the receiver holds. Only a receiver to which the target connects can do that. */
+  evenHeld?: boolean;
 }
 
 /** A complete message that the receiver got; see the event `delivered`. */

@@ -530,7 +530,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     why: 'A cluster is run to go on when a node fails. One that waits for the lost node is safe, and not available.',
     source: 'The claim in the target file: `guarantee.cluster.electionSeconds`',
     scenarios:
-      'Every fault in which the kit takes nodes down or cuts links: partition, cut-then-elect, node-loss. The time runs from each change of the state of the cluster, also from the healing.',
+      'Every fault in which the kit takes nodes down or cuts links: partition, cut-then-elect, node-loss. The time runs from each change of the state of the cluster, also from the healing. If no majority is possible without a node that was down before, the claimed `recoverySeconds` are added until it is ready; without this claim nothing is demanded then.',
     evidence:
       'The time from the change until one of [the nodes that must confirm](#majorities) confirms a message that was submitted after the change. At least one such time was measured while other nodes were down or cut off, if the target can go on then.',
     notEvidence:

@@ -76,3 +76,40 @@ for (const killer of ['the caller', 'the disk'] as const) {
     t.match(read('live'), / 60 0$/, 'the writes since then are on the disk');
   });
 }
+
+t.test('a stall stops the disk, kills nothing, and ends with all writes done', async (t) => {
+  const { host, dir, read } = makeHost(t);
+  const options = { device: '/dev/test', name: 'plugpull-test', mountPoint: join(dir, 'mount'), filesystem };
+  const disk = await FlakeyDisk.create({ host, ...options, killAll: 'echo > killed' });
+  await disk.stall.end();
+  t.equal(read('state'), 'Active');
+  await disk.stall.begin();
+  await disk.stall.begin();
+  t.equal(read('state'), 'Suspended');
+  await disk.stall.end();
+  await disk.stall.end();
+  t.equal(read('state'), 'Active');
+  t.match(read('live'), / flakey \S+ 0 60 0$/, 'no write is dropped');
+  t.throws(() => read('killed'), 'no process was killed');
+});
+
+t.test('a stall that something else has ended is reported', async (t) => {
+  const { host, dir } = makeHost(t);
+  const options = { device: '/dev/test', name: 'plugpull-test', mountPoint: join(dir, 'mount'), filesystem };
+  const disk = await FlakeyDisk.create({ host, ...options });
+  await disk.stall.begin();
+  await host.run(['dmsetup', 'resume', '--noudevsync', 'plugpull-test'], 10_000);
+  await t.rejects(disk.stall.end(), { message: RESUMED_EARLY });
+});
+
+t.test('a power cut after a stall drops all later writes', async (t) => {
+  const { host, dir, read } = makeHost(t);
+  const options = { device: '/dev/test', name: 'plugpull-test', mountPoint: join(dir, 'mount'), filesystem };
+  const disk = await FlakeyDisk.create({ host, ...options });
+  await disk.stall.begin();
+  await disk.stop();
+  await disk.resume();
+  t.match(read('live'), / flakey \S+ 0 0 60 1 drop_writes$/);
+  await disk.stall.end();
+  t.match(read('live'), / drop_writes$/, 'the end of the stall changes nothing any more');
+});

@@ -3,13 +3,14 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { type SyscallPoint, syscallPointFaults } from '../catalogue/syscall-point.js';
-import type { Injection } from '../fault.js';
+import type { Aim, Injection } from '../fault.js';
 import { LossWatch } from '../files/loss-watch.js';
 import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { Writer } from '../fixtures/writer.js';
 import { killServices } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
+import { SyncSites } from '../tracing/sync-sites.js';
 import { until } from '../waiting.js';
 import { failCalls, ioError } from './io-error.js';
 
@@ -103,6 +104,36 @@ t.test(
     t.match(lostFiles, [{ file: 'log' }]);
     const named = new Set(lostFiles?.flatMap(({ messages }) => messages));
     t.ok(lost.length > 0 && lost.every((record) => named.has(`${record}`)), `${lost} of ${[...named]}`);
+  },
+);
+
+t.test(
+  'an injection aims at a sync that has not failed in the run, and a replay repeats its aim',
+  { skip },
+  async (t) => {
+    const inject = async (aim: Aim | undefined, syncSites: SyncSites | undefined) => {
+      const { remove, ...directories } = testDirectories();
+      const writer = new Writer(join(directories.dataDir, 'log'), join(directories.scratchDir, 'said'), true);
+      const context = testFaultContext({
+        ...directories,
+        ...{ services: [writer.service], messageFiles: ['log'], aim, syncSites },
+        waitForConfirms: (...limits) => writer.waitForConfirms(...limits),
+      });
+      try {
+        return await ioError.inject(context);
+      } finally {
+        await killServices([writer.service]);
+        remove();
+      }
+    };
+    const sites = new SyncSites();
+    const { aim, failed } = await inject(undefined, sites);
+    t.match(aim, { calls: 'sync', position: Number });
+    t.equal(failed?.calls[0]?.call, 'fdatasync');
+    t.same((await inject(undefined, sites)).aim, undefined, 'the only sync of the program has failed');
+    const repeated = await inject({ calls: 'sync', position: 3 }, undefined);
+    t.same(repeated.aim, { calls: 'sync', position: 3 });
+    t.match(repeated.detail, /each thread's 3\b/);
   },
 );
 

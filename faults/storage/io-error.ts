@@ -94,10 +94,16 @@ export const ioError: Fault = {
     let positions: Map<readonly string[], CallPositions> | undefined;
     // Prefer syncs: most targets sync more often than they use these write calls.
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
+    if (context.aim === undefined && context.syncSites?.isEmpty === true)
+      positions = await callsAfterConfirmation(context);
+    const aim = context.aim ?? context.syncSites?.draw(context.random.fork('aim'));
+    if (aim !== undefined) calls = aim.calls === 'sync' ? SYNC_CALLS : WRITE_CALLS;
+    let aimed = aim?.position;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
       if (attempt > 1) await makeRoom(context);
-      const first = drawFirst(context.random, attempt, positions?.get(calls));
-      const tampering = drawTampering(context, first, calls, persistent);
+      const first =
+        aimed ?? drawFirst(context.random, attempt, attempt === 1 ? undefined : positions?.get(calls));
+      const tampering = drawTampering(context, first, calls, { persistent, single: aimed !== undefined });
       const isLast = attempt === MAX_TRIES;
       const { failedCount, lostData, torn, tooEarly, detail, failingMs, ...traces } = await failCalls(
         context,
@@ -106,25 +112,27 @@ export const ioError: Fault = {
       );
       if (tooEarly) {
         misses.push(detail);
+        aimed = undefined;
         // Let the same calls fail once more, but after a confirmation.
         positions ??= await learnPositions(context);
         narrowPositions(positions, calls, { from: first + 1 });
         continue;
       }
       if (lostData)
-        return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs, ...traces };
+        return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs, aim, ...traces };
       const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
       misses.push(failedCount > 0 ? detail : `${what}: not reached in ${FAILURE_TIMEOUT_MS} ms`);
       // A target that repeats a failed sync with success has nothing to lose, so the repeated sync must fail
       // as well. A target that made no call of one kind may make calls of the other kind.
       persistent = failedCount > 0;
       if (failedCount > 0) continue;
+      aimed = undefined;
       positions ??= await learnPositions(context);
       narrowPositions(positions, calls, { to: first - 1 });
       const others = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
       if (positions.has(others) || !positions.has(calls)) calls = others;
     }
-    return { ...miss(misses.join('; '), names), scope: 'all-processes' };
+    return { ...miss(misses.join('; '), names), scope: 'all-processes', aim };
   },
   async heal(context: FaultContext): Promise<void> {
     context.flood(false);
@@ -162,18 +170,21 @@ function drawFirst(random: Random, attempt: number, known: CallPositions | undef
   );
 }
 
-/** Draws the error, and how many calls fail from the first one on. */
+/**
+ * Draws the error, and how many calls fail from the first one on: all of them if `persistent`, else only this one if
+ * `single`, so that the target works on and a confirmation can rest on it.
+ */
 function drawTampering(
   { random }: FaultContext,
   first: number,
   calls: readonly string[],
-  persistent: boolean,
+  { persistent, single }: { persistent: boolean; single: boolean },
 ): Tampering {
   const last = first + 1 + random.int(MAX_BURST);
   const onward = `${first}+`;
   const what = `error=${random.pick(ERRORS)}` as const;
-  const when = random.pick([`${first}`, `${first}..${last}`, onward]);
-  return { calls, what, when: persistent ? onward : when };
+  const drawn = random.pick([`${first}`, `${first}..${last}`, onward]);
+  return { calls, what, when: persistent ? onward : single ? `${first}` : drawn };
 }
 
 /** Result of an injection of failing system calls: how many failed, and whether data was lost. */
@@ -238,7 +249,7 @@ async function failSyncs(
   const start = new Snapshot(context.dataDir, join(context.scratchDir, 'io-error-start'));
   let torn: TearResult;
   try {
-    context.flood(true);
+    context.flood(true, 'some-refused');
     const traced = await startTraced(context, { tampering, only });
     torn = await tearAfterFailure(context, start, traced, acceptsEarly);
     await killServices(context.services);
@@ -316,8 +327,12 @@ async function tearAfterFailure(
     resumeTraced(tracees);
     if (!(await waitForFailure(context))) return nothing('nothing failed');
     if (!failedEarly) failedAtMs = performance.now();
-    const confirmsAfter = await confirmsAfterFailure(context);
+    const recovered = { ...traced, recoveredOffsets: new Map(traced.recoveredOffsets) };
+    const confirmsAfter = await confirmsAfterFailure(context, () => {
+      if (failedEarly) noteRecovery(context, recovered);
+    });
     if ((await stopTraced(listPids)) === undefined) return nothing(NOT_STOPPED);
+    learnSites(context, recovered);
     const candidates = [
       ...(confirmed === undefined ? [] : [{ snapshot: confirmed, offsets }]),
       { snapshot: start, offsets: new Map<string, number>() },
@@ -369,7 +384,7 @@ async function failWrites(
       await service.start(only === undefined || only === service ? wrap : []);
     }
   }
-  context.flood(true);
+  context.flood(true, 'some-refused');
   let failedAtMs = performance.now();
   let tooEarly = false;
   if (paths.length > 0) {
@@ -407,12 +422,26 @@ async function confirmsBeforeFailure(context: FaultContext, timeoutMs: number): 
   return false;
 }
 
-/** Waits for some confirmations after the failure, and returns whether there was at least one. */
-async function confirmsAfterFailure(context: FaultContext): Promise<boolean> {
+/**
+ * Waits for some confirmations after the failure, and returns whether there was at least one.
+ * @param onFirst called at the first one.
+ */
+async function confirmsAfterFailure(context: FaultContext, onFirst = () => {}): Promise<boolean> {
   const more = logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER) - 1;
   if ((await context.waitForConfirms(1, CONFIRMS_AFTER_TIMEOUT_MS)) !== 'reached') return false;
+  onFirst();
   if (more > 0) await context.waitForConfirms(more, CONFIRMS_AFTER_TIMEOUT_MS);
   return true;
+}
+
+/** Notes where the target syncs, if it has confirmed something: what came before belongs to its start. */
+function learnSites(context: FaultContext, { recoveredOffsets }: TracedStart): void {
+  if (recoveredOffsets.size === 0) return;
+  const logs = context.services.map((service) => ({
+    text: readTraceLog(context, service),
+    confirmedOffset: recoveredOffsets.get(service.name) ?? 0,
+  }));
+  context.syncSites?.learn(logs, context);
 }
 
 async function waitForFailure(context: FaultContext): Promise<boolean> {

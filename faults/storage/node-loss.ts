@@ -1,12 +1,15 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, miss } from '../injection.js';
 import { findPrimary, healLinks, nodeNames, promoteOne } from '../link/cluster-steps.js';
+import { majorityOf } from '../link/majority.js';
 import { list } from '../link/shapes.js';
 import { AVAILABLE } from '../programs.js';
 import { sample } from '../random-choice.js';
 
 /** Upper bound of the confirmations of the other nodes before the lost one comes back. */
 const MAX_CONFIRMS = 50;
+/** Upper bound in ms of the wait for them, when they are no majority. */
+const MAX_MINORITY_WAIT_MS = 5000;
 
 /**
  * Kills a node, and its disk is gone. The others confirm on without it. Then it comes back with an empty disk and joins
@@ -47,7 +50,10 @@ export const nodeLoss: Fault = {
       const candidates = sample(random, others, others.length);
       story += `, ${await promoteOne(cluster, candidates, cluster.electionMs, signal)}`;
     }
-    const meanwhile = await cluster.waitForConfirmsBy(others, wanted, cluster.electionMs);
+    // The node that is left of a pair may need the other one to confirm anything.
+    const isMajority = others.length >= majorityOf(names.length);
+    const waitMs = isMajority ? cluster.electionMs : Math.min(cluster.electionMs, MAX_MINORITY_WAIT_MS);
+    const meanwhile = await cluster.waitForConfirmsBy(others, wanted, waitMs);
     await cluster.replaceDisk(lost, { install: true });
     await cluster.start(lost);
     cluster.noteState({ down: [], cut: [] });

@@ -29,7 +29,7 @@ export async function callsAfterConfirmation(
   context: FaultContext,
 ): Promise<Map<readonly string[], CallPositions>> {
   await killServices(context.services);
-  context.flood(true);
+  context.flood(true, 'some-refused');
   const start = await startTraced(context);
   const confirmed = await context.waitForConfirms(1, FIRST_CONFIRM_TIMEOUT_MS);
   if (confirmed === 'reached') {
@@ -42,6 +42,7 @@ export async function callsAfterConfirmation(
     text: readStraceLog(traceLogOf(context, service)),
     confirmedOffset: start.recoveredOffsets.get(service.name) ?? 0,
   }));
+  context.syncSites?.learn(logs, context);
   const files = new Set(regularFiles(context.dataDir).map((file) => join(context.dataDir, file)));
   const found = [
     [SYNC_CALLS, positionsOf(logs, SYNC_CALLS)],

@@ -37,7 +37,9 @@ const CASE: ManifestParts['case'] = {
   filesystem: { type: 'ext4', mountOptions: '' },
   schedule: {
     seed: 7,
-    injections: [{ fault: 'kill', afterConfirms: 3, maxWaitMs: 100, number: 4 }],
+    injections: [
+      { fault: 'kill', afterConfirms: 3, maxWaitMs: 100, number: 4, aim: { calls: 'sync', position: 2 } },
+    ],
     disk: 'any',
     producers: 2,
     depth: 1,

@@ -19,6 +19,8 @@ const Injection = z.object({
   inRecovery: z.number().optional(),
   beforeStart: z.literal(true).optional(),
   number: z.int().optional(),
+  nodes: z.array(z.string()).optional(),
+  aim: z.object({ calls: z.enum(['sync', 'write']), position: z.int().min(1).optional() }).optional(),
   point: z
     .object({
       service: z.string(),

@@ -22,7 +22,7 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
 
 function hostile(workspace: TestWorkspace, how: string): string {
   return workspace.target(['{node}', PROGRAM, '--data', '{data}', '--port', '{port}', '--how', how], {
-    guarantee: { faults: ['kill'], duplicatesPerCrash: 0, redeliverySeconds: 6, recoverySeconds: 3 },
+    guarantee: { faults: ['kill'], duplicatesPerCrash: 0, redeliverySeconds: 6, recoverySeconds: 20 },
   });
 }
 
@@ -46,7 +46,12 @@ const CASES: [how: string, code: number, reason: RegExp][] = [
   ['ready-and-silent', 3, /nothing was confirmed/],
   ['nonsense', 3, /nothing was confirmed/],
   ['ignores-sigterm', 3, /nothing was confirmed/],
-  ['forks-away', 3, /did not get ready.*services\.server exited with code 0|nothing was confirmed/],
+  // The daemon keeps the port: how far the gate gets before it sees that the service has gone depends on the machine.
+  [
+    'forks-away',
+    3,
+    /(did not get ready|does not stay up).*services\.server exited with code 0|nothing was confirmed/,
+  ],
 ];
 
 for (const [how, code, reason] of CASES) {
@@ -60,7 +65,7 @@ for (const [how, code, reason] of CASES) {
       t.match(ended.stderr, reason);
       t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
       t.same(processesBelow(workspace.dir), []);
-      t.ok(await until(() => alive(workspace).length === 0, 2000), 'no process of the target is alive');
+      t.ok(await until(() => alive(workspace).length === 0, 30_000), 'no process of the target is alive');
     },
   );
 }
@@ -94,9 +99,10 @@ t.test(
       '3',
     ]);
     t.equal(ended.code, 3, ended.stderr);
+    // On a slow machine a recovery times out before the service has died 31 times.
     t.match(
       ended.stderr,
-      /services\.helper exited with code 7 after [\d.]+ s(, 31 times| right after each of 31 starts)/,
+      /(did not get ready|does not stay up).*services\.helper exited with code 7 after [\d.]+ s(, \d+ times| right after each of 31 starts)/,
     );
     t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
     t.same(processesBelow(workspace.dir), []);

@@ -1,7 +1,13 @@
 import { confirmedByMinority } from '../../conformance/checkers/cluster-links.js';
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
 import { describeShapes, shapesOf } from '../../conformance/checkers/loss-shape.js';
-import { connectedGroups, describeHarm, isHealed, listOf } from '../../conformance/history/cluster-states.js';
+import {
+  connectedGroups,
+  describeHarm,
+  isHealed,
+  isLinkFault,
+  listOf,
+} from '../../conformance/history/cluster-states.js';
 import type {
   Answered,
   ClusterState,
@@ -22,6 +28,8 @@ export interface ClusterCause extends Omit<LossCause, 'kind'> {
 export interface StoryLine {
   atMs: number;
   text: string;
+  /** True for the line that names the nodes that went on. */
+  isNext?: boolean;
 }
 
 /**
@@ -37,12 +45,9 @@ export function clusterStory(
   const nodes = events.find((event) => event.kind === 'installed')?.nodes;
   if (nodes === undefined || fault === undefined) return [];
   const end = events.indexOf(fault);
-  const answer = events.find(
-    (event): event is Answered =>
-      event.kind === 'answered' && event.id === id && event.outcome === 'confirmed',
-  );
+  const answer = confirmationOf(events, id);
   const states = statesOf(events, fault.injection);
-  const lines = states.map(({ atMs, ...state }) => ({
+  const lines: StoryLine[] = states.map(({ atMs, ...state }) => ({
     atMs,
     text: isHealed(state) ? 'everything is healed' : describeHarm(state),
   }));
@@ -50,11 +55,10 @@ export function clusterStory(
   if (answer !== undefined) lines.push({ atMs: answer.atMs, text: `message ${id} is confirmed${by}` });
   const held = lostFilesOf(fault).filter(({ messages }) => messages.includes(id));
   for (const { file } of held) {
-    // In a cluster, the name of the node stands before the path.
-    const node = nodes.find((name) => file.startsWith(`${name}:`));
-    const text =
-      node === undefined ? `the crash took ${file}` : `${node} lost it from ${file.slice(node.length + 1)}`;
-    lines.push({ atMs: fault.atMs, text });
+    // The paths of a cluster begin with the name of the node.
+    const node = nodes.find((name) => file.startsWith(`${name}:`) || file.startsWith(`${name}/`));
+    const where = node === undefined ? file : file.slice(node.length + 1);
+    lines.push({ atMs: fault.atMs, text: `${node ?? 'the crash'} lost it from ${where}` });
   }
   const next = nextMajority(events, nodes, states, answer, end);
   if (next !== undefined) lines.push(next);
@@ -92,29 +96,51 @@ function nextMajority(
   if (next?.node === undefined) return undefined;
   const { node } = next;
   const group = connectedGroups(nodes, last).find((one) => one.includes(node)) ?? [node];
-  return {
-    atMs: next.atMs,
-    text: `the next majority is ${listOf(group)}: ${node} confirms message ${next.id}`,
-  };
+  const who = group.length === 1 ? `${node} goes on alone` : `the next majority is ${listOf(group)}`;
+  return { atMs: next.atMs, text: `${who}: ${node} confirms message ${next.id}`, isNext: true };
 }
 
-/** Adds to the cause of a loss what the nodes did, and what each producer lost. */
-export function withCluster(events: readonly HistoryEvent[], cause: LossCause): LossCause {
+/**
+ * Adds to the cause of a loss what the nodes did, and what each producer lost. A loss that no file explains, at a fault of
+ * links, has a cause of its own: no disk lost anything, so another history of the nodes replaced the one with the message.
+ */
+export function withCluster<C extends LossCause>(
+  events: readonly HistoryEvent[],
+  cause: C,
+): Omit<C, 'kind'> & { kind: C['kind'] | 'history-replaced' } {
   const [example] = cause.messages;
   const isCluster = events.some((event) => event.kind === 'installed' && event.nodes !== undefined);
   if (example === undefined || !isCluster) return cause;
-  const story = clusterStory(events, example, cause.fault);
-  const places = describeShapes(shapesOf(events, cause.messages));
+  const { fault, messages } = cause;
+  const story = clusterStory(events, example, fault);
+  const places = describeShapes(shapesOf(events, messages));
   // The story says itself when the message was confirmed.
   const facts =
     story.length === 0 ? cause.facts : cause.facts.filter((fact) => !fact.endsWith(' is confirmed'));
-  return {
+  const told = {
     ...cause,
     facts: [
       ...story.map(({ atMs, text }) => `${time(atMs)}  ${text}`),
       ...facts,
       ...(places === '' ? [] : [places]),
     ],
+  };
+  if (fault === undefined) return told;
+  const by = confirmationOf(events, example)?.node;
+  const next = story.find(({ isNext }) => isNext)?.text;
+  const who = [
+    ...(by === undefined ? [] : [`${by} had confirmed message ${example}`]),
+    ...(next === undefined ? [] : [next]),
+  ];
+  const rest = who.length === 0 ? '' : `; ${who.join(', and ')}`;
+  if (cause.file !== '' || !isLinkFault(fault.fault))
+    return { ...told, sentence: `${cause.sentence}${rest}` };
+  const count = `${messages.length} confirmed message${messages.length === 1 ? '' : 's'}`;
+  return {
+    ...told,
+    kind: 'history-replaced',
+    sentence: `at ${fault.fault} ${fault.injection} no disk lost anything, and ${count} ${messages.length === 1 ? 'is' : 'are'} gone: after the healing the nodes kept another history${rest}`,
+    fix: 'give each leadership an epoch that only grows, store it synced before the first confirmation, and let a node with the older epoch take the history of the newer one',
   };
 }
 
@@ -151,6 +177,13 @@ export function clusterCauses(
       messages: [],
     });
   return causes;
+}
+
+function confirmationOf(events: readonly HistoryEvent[], id: string): Answered | undefined {
+  return events.find(
+    (event): event is Answered =>
+      event.kind === 'answered' && event.id === id && event.outcome === 'confirmed',
+  );
 }
 
 function faultOf(events: readonly HistoryEvent[], injection: number): FaultInjected | undefined {

@@ -12,7 +12,7 @@ import { type CrashStatesSummary, withCrashStates } from './crash-states.js';
 import { explainLosses } from './explain-losses.js';
 import { claimedFaultNames, type Selection } from './select-faults.js';
 import { violationCauses } from './violation-causes.js';
-import { violationToTell } from './violation-story.js';
+import { placesOfLosses, violationToTell } from './violation-story.js';
 
 /**
  * Number of times that a fault was tried and hit. `why` and `remedy` are set if it could not be tried at all.
@@ -92,7 +92,7 @@ export interface GateResult {
   violations: { requirement: string; id?: string; what: string }[];
   /** Events of the first message that a violation names, with the faults in between. */
   story: HistoryEvent[];
-  /** Lines that explain the losses: the injections, and the files that they took something from. */
+  /** Lines that explain the losses: the injections, the files that they took something from, and what each producer lost. */
   losses: string[];
   /** Causes of the losses, a sentence each: the file, the missing sync and a message. Those that took most come first. */
   causes: string[];
@@ -198,7 +198,7 @@ export function resultOf(
     bundle,
     violations: violations.slice(0, MAX_REPORTED_VIOLATIONS),
     story: first === undefined ? [] : messageEvents(events, first),
-    losses: explainLosses(events, evaluation, facts.habits ?? []),
+    losses: [...explainLosses(events, evaluation, facts.habits ?? []), ...placesOfLosses(events, evaluation)],
     causes:
       evaluation.verdict === 'fail'
         ? violationCauses(events, facts.habits ?? [], evaluation).map(({ sentence, fix }) =>

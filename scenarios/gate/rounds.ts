@@ -7,6 +7,7 @@ import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Fault } from '../../faults/fault.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
+import { SyncSites } from '../../faults/tracing/sync-sites.js';
 import type { GateCase } from '../bundle/manifest.js';
 import type { PhaseClock } from '../host/phase-clock.js';
 import type { Registry } from '../host/registry.js';
@@ -123,6 +124,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
   let injections = 0;
   let rounds = 0;
   let failed: FailedRoundPlan | undefined;
+  const syncSites = new SyncSites();
   const writtenOutside = new Set<string>();
   const escaped = new Set<string>();
   let isOver = false;
@@ -212,6 +214,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       recorder,
       receipts,
       injectionsBefore: injections,
+      syncSites,
       registry: run.registry,
       signal,
       // A later round may start more slowly than the earlier ones. If its start timed out, their results

@@ -14,10 +14,17 @@ export interface ViolationCause extends Omit<LossCause, 'kind'> {
   /**
    * `stored-in-part`: the producer of a message hung up while it sent the message, and a part of it was stored.
    * `reordered`: a message came after a later one of its producer.
+   * `history-replaced`: no disk lost anything, and after a cut of links the nodes kept another history.
    * `minority-confirmed`: a node confirmed a message while it was cut off from the majority.
    * `no-election`: the nodes that were left did not confirm again in time.
    */
-  kind: LossCauseKind | 'stored-in-part' | 'reordered' | 'minority-confirmed' | 'no-election';
+  kind:
+    | LossCauseKind
+    | 'stored-in-part'
+    | 'reordered'
+    | 'history-replaced'
+    | 'minority-confirmed'
+    | 'no-election';
   /** Ids of failed requirements, the one that names the fault first. */
   requirements: string[];
 }

@@ -75,10 +75,18 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
     }
   }
   for (const line of cluster) lines.push(formatLine(line, line.text));
-  const lost = loss === undefined ? [] : lostIds(findings);
-  // The place of a single message says nothing.
+  const places = loss === undefined ? [] : placesOfLosses(events, { findings });
+  return [...lines, `${INDENT}${requirement}: ${what}`, ...places.map((line) => INDENT + line)];
+}
+
+/** Says in a line what each producer lost; none for the loss of a single message, whose place says nothing. */
+export function placesOfLosses(
+  events: readonly HistoryEvent[],
+  { findings }: Pick<Evaluation, 'findings'>,
+): string[] {
+  const lost = lostIds(findings);
   const places = lost.length < 2 ? '' : describeShapes(shapesOf(events, lost));
-  return [...lines, `${INDENT}${requirement}: ${what}`, ...(places === '' ? [] : [`${INDENT}${places}`])];
+  return places === '' ? [] : [places];
 }
 
 /** Returns the number of the first lines that belong before a time. */

@@ -119,6 +119,27 @@ t.test(
   },
 );
 
+t.test('a disk that the kit stops on purpose for longer stays stopped', async (t) => {
+  const kit = await startKit(
+    t,
+    `register();
+    const other = spawn('/bin/sleep', ['601'], { stdio: 'ignore', detached: true });
+    await once(other, 'spawn');
+    other.kill('SIGSTOP');
+    disks.diskStopping({ kind: 'process', pid: sleeper.pid }, 100);
+    disks.diskStopping({ kind: 'process', pid: sleeper.pid }, 600_000);
+    disks.diskStopping({ kind: 'process', pid: other.pid }, 2_000);`,
+  );
+  const other = allProcesses().find(
+    ({ pid, parent }) => parent === kit.child.pid && commandLineOf(pid) === '/bin/sleep 601',
+  );
+  t.ok(other, 'the other process was found');
+  if (other === undefined) return;
+  t.teardown(() => process.kill(other.pid, 'SIGKILL'));
+  t.ok(await until(() => stateOf(other.pid) === 'S', TIMEOUT_MS), 'the later deadline has passed');
+  t.equal(stateOf(kit.stoppedPid), 'T');
+});
+
 t.test('a disk that the kit has resumed itself is left alone', async (t) => {
   const kit = await startKit(
     t,

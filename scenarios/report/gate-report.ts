@@ -1,3 +1,4 @@
+import { describeHarm, isHealed } from '../../conformance/history/cluster-states.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { GateResult } from '../gate/result.js';
@@ -160,7 +161,14 @@ function formatSeconds(ms: number): string {
 function formatEvent(event: HistoryEvent): string {
   const { kind, atMs, ...all } = event;
   const rest =
-    event.kind === 'fault' ? { fault: event.fault, injection: event.injection, detail: event.detail } : all;
+    event.kind === 'fault'
+      ? { fault: event.fault, injection: event.injection, detail: event.detail }
+      : event.kind === 'cluster-state'
+        ? {
+            injection: event.injection,
+            state: isHealed(event) ? 'everything is healed' : describeHarm(event),
+          }
+        : all;
   const details = Object.entries(rest)
     .filter(([, value]) => !Array.isArray(value) || value.length > 0)
     .map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`);

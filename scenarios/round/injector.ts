@@ -13,7 +13,7 @@ import { judgeWritten, type Unwritten, type WriteWitness } from './write-witness
 /** The part of the fault context that stays the same for a whole round. */
 export type RoundFaultContext = Pick<
   FaultContext,
-  'scratchDir' | 'indexFiles' | 'messageFiles' | 'scratchFiles' | 'flood' | 'signal'
+  'scratchDir' | 'indexFiles' | 'messageFiles' | 'scratchFiles' | 'syncSites' | 'flood' | 'signal'
 >;
 
 /** Parts of a round that the injector uses. */
@@ -51,6 +51,8 @@ const MAX_MARKS = 400;
 export class Injector {
   readonly #options: InjectorOptions;
   readonly executed: ExecutedInjection[] = [];
+  /** Names of the faults that have acted on one node of the cluster in this round. */
+  readonly #actedOnOneNode = new Set<string>();
   #number: number;
 
   constructor(options: InjectorOptions) {
@@ -84,8 +86,15 @@ export class Injector {
     const scope =
       cluster === undefined
         ? nodes
-        : chooseScope(fault, planned, cluster, this.#options.random.fork(`scope-${drawName}`));
-    const context = this.#faultContext(drawName, scope);
+        : chooseScope(
+            fault,
+            planned,
+            cluster,
+            this.#options.random.fork(`scope-${drawName}`),
+            !this.#actedOnOneNode.has(fault.name),
+          );
+    if (scope.length === 1) this.#actedOnOneNode.add(fault.name);
+    const context = { ...this.#faultContext(drawName, scope), aim: planned.aim };
     const witnesses = scope.flatMap(({ name }) => this.#options.witnesses.get(name) ?? []);
     const unwritten = fault.actsOnStoredData ? await this.#unwritten(scope) : undefined;
     supervisor.suspendRestarts();
@@ -105,9 +114,11 @@ export class Injector {
     if (fault.actsOnStoredData && (injection.hit || injection.scope === 'machine'))
       for (const witness of witnesses) witness.noteHit();
     ledger.stopExpecting(injection.rotted);
-    recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...injection });
+    const { aim, ...recorded } = injection;
+    recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...recorded });
     const { hit, detail } = injection;
-    this.executed.push({ ...planned, number: drawNumber, atMs, hit, detail });
+    const names = cluster === undefined ? undefined : scope.map(({ name }) => name);
+    this.executed.push({ ...planned, number: drawNumber, nodes: names, aim, atMs, hit, detail });
     progress(`${fault.name}${hit ? '' : ' (miss)'}: ${detail}`);
     recorder.record({ kind: 'healed', fault: fault.name, injection: number });
     if (cluster !== undefined)

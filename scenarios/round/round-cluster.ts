@@ -55,12 +55,18 @@ function withNodeName(losses: LossObserver, node: string): LossObserver {
   };
 }
 
-/** Reboots the machines of these nodes. @returns the reason when one cannot see another boot id. */
+/**
+ * Reboots the machines of those of these nodes on which no process lives. A fault may have started a node again already, or may
+ * only have isolated it: the end of a boot removes directories that its processes see their data through.
+ * @returns the reason when one cannot see another boot id.
+ */
 export async function rebootNodes(
   { nodes }: Pick<LaunchedTarget, 'nodes'>,
   rebooted: readonly string[],
 ): Promise<string | undefined> {
-  const chosen = nodes.filter(({ name }) => rebooted.includes(name));
+  const isDead = ({ services }: { services: readonly Service[] }) =>
+    services.every((service) => service.pids().length === 0);
+  const chosen = nodes.filter((node) => rebooted.includes(node.name) && isDead(node));
   const problems = await Promise.all(chosen.map(({ deployment }) => deployment.reboot()));
   return problems.find((problem) => problem !== undefined);
 }
@@ -140,6 +146,7 @@ export class RoundCluster implements ClusterContext {
 
   async start(node: string): Promise<void> {
     const { services = [] } = this.nodes.find(({ name }) => name === node) ?? {};
+    await rebootNodes(this.#options.launched, [node]);
     for (const service of services) await service.start();
   }
 

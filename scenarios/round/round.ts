@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
@@ -5,7 +6,7 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Address } from '../../conformance/protocols/address.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import type { Fault, Injection } from '../../faults/fault.js';
+import type { Fault, Injection, SyncMemory } from '../../faults/fault.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { atExit } from '../host/at-exit.js';
@@ -53,6 +54,8 @@ export interface RoundOptions {
   receipts: Receipts;
   /** Number of injections in earlier rounds. */
   injectionsBefore: number;
+  /** Syncs that the injections of the rounds before have seen; see `FaultContext`. */
+  syncSites?: SyncMemory | undefined;
   registry: Registry;
   signal: AbortSignal;
   /** Timeout of the target's first start, in milliseconds. */
@@ -138,7 +141,10 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
     }),
   );
   const full = new AbortController();
-  const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disks);
+  const signal = AbortSignal.any([options.signal, full.signal]);
+  // Each producer listens while it waits.
+  setMaxListeners(0, signal);
+  const round = new Round({ ...options, signal }, disks);
   const freeSpace = watchFreeSpace(dir, (usage) => full.abort(diskFullError(dir, usage)));
   const openFiles = watchOpenFiles((error) => full.abort(noOpenFilesError(error)));
   // Without its disk the target seems to lose everything: this must not become a verdict.
@@ -209,6 +215,7 @@ class Round {
   /** Command lines of processes that had escaped from their service; see `RoundOutcome`. */
   readonly escaped: string[] = [];
   #stopped = false;
+  #refusesSome = false;
   /** Moment at which no further injection was to come; see `RoundOutcome`. */
   #faultsEndedMs = performance.now();
   #draining = false;
@@ -358,7 +365,9 @@ class Round {
       receipts: this.#ledger.trackReceipts(receipts),
       wasSubmitted: (id) => this.#ledger.has(id),
       replyFor: (id, delivery) =>
-        this.#draining ? { answer: 'accept', delayMs: 0 } : chooseReception(reception, id, delivery),
+        this.#draining
+          ? { answer: 'accept', delayMs: 0 }
+          : chooseReception(reception, id, delivery, this.#refusesSome),
       logDirLabel: join(basename(dir), 'logs'),
       onFailedStart: progress,
       onCrash: () => this.#atRisk.recordCrash(),
@@ -368,7 +377,7 @@ class Round {
   }
 
   #makeInjector(launched: LaunchedTarget, recoveries: Recoveries): Injector {
-    const { faults, recorder, target, signal, dir, injectionsBefore, progress } = this.#options;
+    const { faults, recorder, target, signal, dir, injectionsBefore, progress, syncSites } = this.#options;
     const { receiver } = launched;
     const scratchDir = join(dir, 'scratch');
     const ignored = [join(dir, 'logs')];
@@ -410,7 +419,9 @@ class Round {
         indexFiles: target.files?.index ?? [],
         messageFiles: target.files?.messages ?? [],
         scratchFiles: target.files?.scratch ?? [],
-        flood: (on) => {
+        syncSites,
+        flood: (on, deliveries = 'held') => {
+          this.#refusesSome = on && deliveries === 'some-refused';
           this.#producers?.flood(on);
           if (on) receiver.hold();
           else receiver.release();

@@ -34,3 +34,23 @@ t.test('a fault that needs a limited disk gets one', async (t) => {
   t.equal(makeSchedule(1, limited, 1).disk, 'limited');
   t.equal(makeSchedule(1, TURNS.slice(0, 1), 1).disk, 'any');
 });
+
+t.test('a fault that may be repeated only after a recovery is at most once in a round', async () => {
+  const once = FAULTS.filter(({ oncePerRound }) => oncePerRound === true);
+  const names = new Set(once.map(({ name }) => name));
+  fc.assert(
+    fc.property(seeds, fc.subarray(TURNS), (seed, others) => {
+      const faults = [...once, ...others.filter(({ name }) => !names.has(name))];
+      const { injections } = makeSchedule(seed, faults, 1);
+      return once.length > 0 && injections.filter(({ fault }) => names.has(fault)).length <= 1;
+    }),
+  );
+});
+
+t.test('receivers are held whenever a fault proves nothing otherwise', async (t) => {
+  const always = FAULTS.filter(({ holdsReceivers }) => holdsReceivers === 'always');
+  t.ok(always.length > 0);
+  for (const fault of always)
+    for (let seed = 0; seed < 20; seed++)
+      t.ok(makeSchedule(seed, [fault], 1).injections.every(({ holdReceivers }) => holdReceivers === true));
+});

@@ -1,5 +1,5 @@
 import type { SyscallPoint } from '../../faults/catalogue/syscall-point.js';
-import type { Fault, Needs, Random } from '../../faults/fault.js';
+import type { Aim, Fault, Needs, Random } from '../../faults/fault.js';
 import { logUniformInt, sample } from '../../faults/random-choice.js';
 import { between, seeded } from '../host/random.js';
 
@@ -31,6 +31,10 @@ export interface PlannedInjection {
    * in the run.
    */
   number?: number;
+  /** Nodes on which the fault acted in its run, for a replay; undefined when they are drawn, and for a target without nodes. */
+  nodes?: string[] | undefined;
+  /** What the injection aimed at in its run, for a replay; undefined when the fault drew everything from its number. */
+  aim?: Aim | undefined;
   /** The system call at which the fault acts; undefined when the fault draws it. */
   point?: SyscallPoint;
 }

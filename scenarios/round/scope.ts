@@ -7,23 +7,28 @@ const CONFIRMS_WITHOUT = 20;
 
 /**
  * Draws the nodes on which a fault acts. The cut right after the install, and a cut in the recovery from another one, act on
- * all nodes: there is no message that a single node could lose.
+ * all nodes: there is no message that a single node could lose. In a replay they are those of the run.
  *
  * A scope that is larger than `tolerates` and smaller than all nodes stops the cluster, and harms no disk that was synced.
+ * @param actsFirst true until the fault has acted on one node in this round: its first injection acts on one, so that a round
+ *   always measures what the cluster tolerates.
  */
 export function chooseScope(
   { needs }: Pick<Fault, 'needs'>,
-  planned: Pick<PlannedInjection, 'beforeStart' | 'inRecovery'>,
+  planned: Pick<PlannedInjection, 'beforeStart' | 'inRecovery' | 'nodes'>,
   { nodes, tolerates }: Pick<ClusterContext, 'nodes' | 'tolerates'>,
   random: Random,
+  actsFirst = false,
 ): FaultNode[] {
+  const repeated = nodes.filter(({ name }) => planned.nodes?.includes(name));
+  if (repeated.length > 0) return repeated;
   const kind = needs.nodes ?? 'one';
   if (kind === 'cluster') return [...nodes];
   const some = (count: number) => sample(random, nodes, count);
   if (kind === 'one') return some(1);
   if (planned.beforeStart === true || planned.inRecovery !== undefined) return [...nodes];
   const dice = random.int(10);
-  if (dice < 4) return some(1);
+  if (actsFirst || dice < 4) return some(1);
   if (dice < 6) return some(1 + random.int(Math.max(1, tolerates)));
   if (dice < 7) return some(1 + Math.floor(nodes.length / 2));
   return [...nodes];

@@ -46,7 +46,7 @@ export class PullReceiver implements Receiver {
    */
   constructor(openers: readonly Opener<() => Promise<LeaseSource>>[], options: ReceiverOptions) {
     this.#options = options;
-    // Each loop listens, and a cluster has loops for every node. Node would take more than 10 for a leak, and warn.
+    // Each loop listens while it waits, and a cluster has many.
     setMaxListeners(0, this.#stop.signal);
     this.#loops = openers.map((opener) => this.#loop(opener));
   }

@@ -60,7 +60,11 @@ export function exchange(what: Exchange): Promise<Response> {
       call.end(body);
       return;
     }
-    const hangUpNow = () => call.destroy(new Error(`the producer hung up on purpose, ${hangUp}`));
+    const hangUpNow = () => {
+      reject(new Error(`the producer hung up on purpose, ${hangUp}`));
+      // Destroy without an error: when the answer came before the end of the body, nothing listens to errors of the socket.
+      call.destroy();
+    };
     if (hangUp === 'before-data') {
       call.flushHeaders();
       call.once('socket', (socket) => (socket.connecting ? socket.once('connect', hangUpNow) : hangUpNow()));

@@ -1,4 +1,4 @@
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -121,6 +121,31 @@ t.test('a full queue rejects, and confirms again after a consumption', async (t)
   t.match(await producer.submit(message('3')), { outcome: 'confirmed' });
   await producer.close();
 });
+
+t.test(
+  'an answer that comes before the end of a body counts, and a hang-up after it breaks nothing',
+  async (t) => {
+    const server = new EventEmitter();
+    const port = await scripted(t, (request, response) => {
+      if (request.method === 'GET') {
+        response.end();
+        return;
+      }
+      response.on('finish', () => request.resume());
+      response.writeHead(503).end();
+      request.socket.once('close', () => server.emit('hung-up'));
+    });
+    const hungUp = once(server, 'hung-up');
+    const producer = await http.connect(localAddress(port));
+    const huge = { ...message('1', 'large'), bytes: Buffer.alloc(20_000_000) };
+    t.match(await producer.submit(huge, { hangUp: 'before-answer' }), {
+      outcome: 'rejected',
+      detail: /^503/,
+    });
+    await hungUp;
+    await producer.close();
+  },
+);
 
 t.test('a producer hangs up at each point, and the queue keeps working', async (t) => {
   const { port } = await queue(t);

@@ -160,7 +160,7 @@ export class SmtpSink implements Receiver {
       if (reply.delayMs > 0) setTimeout(decide, reply.delayMs);
       else decide();
     };
-    if (this.#isHolding) this.#heldReplies.push(proceed);
+    if (this.#isHolding && reply.evenHeld !== true) this.#heldReplies.push(proceed);
     else proceed();
   }
 

@@ -315,6 +315,16 @@ t.test('a held sink accepts messages only after its release', async (t) => {
   await producer.close();
 });
 
+t.test('a held sink refuses at once when the answer does not wait for its release', async (t) => {
+  const { receipts, sink, producer } = await relay(t, {
+    replyFor: () => ({ answer: 'later', delayMs: 0, evenHeld: true }),
+  });
+  sink.hold();
+  t.match(await producer.submit(message('1')), { outcome: 'rejected' });
+  t.match(receipts.ofKind('refused'), [{ permanent: false }]);
+  await producer.close();
+});
+
 t.test('the sink refuses with the scripted answers, and accepts the message later', async (t) => {
   const answers: DeliveryReply['answer'][] = ['later', 'go-away', 'never', 'accept'];
   const { receipts, sink } = await relay(t, {

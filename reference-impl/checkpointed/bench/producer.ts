@@ -1,8 +1,11 @@
 import { parseArgs } from 'node:util';
 import { linux } from '../../common/platform/linux.js';
 import { realHost } from '../checkpoint/writer-process.js';
+import { SegmentRing } from '../log/segment-ring.js';
 import { CheckpointedQueue } from '../queue/checkpointed-queue.js';
 import { installQueue } from '../queue/install.js';
+import type { CommitOutcome, TakenMessage } from '../queue/types.js';
+import { pathsOf } from '../settings.js';
 import { Latencies } from './latencies.js';
 
 /**
@@ -11,6 +14,9 @@ import { Latencies } from './latencies.js';
  * `--contents` messages in the queue, and consumes in transactions of 64 messages: without it the contents, and with them
  * each checkpoint, would grow during the run. A checkpoint begins `--checkpoint` milliseconds after the one before has ended, and
  * is spread over half of this time, as the server does. With `--alone` there is neither a consumer nor a checkpoint.
+ *
+ * The log begins with `--segments` segments that are there already, as in a server whose ring has gone around once: the raw disk,
+ * which the result is compared with, has its file already too.
  *
  * After `--warmup` seconds that do not count, the load runs for `--seconds`. It prints one JSON object: the messages that were
  * confirmed per second; p50Ms and p99Ms of the commits that a checkpoint fell into (`during`), and of the others (`outside`); the
@@ -24,6 +30,7 @@ const { values } = parseArgs({
     warmup: { type: 'string', default: '2' },
     bytes: { type: 'string', default: '1024' },
     contents: { type: 'string', default: '10000' },
+    segments: { type: 'string', default: '40' },
     checkpoint: { type: 'string', default: '2000' },
     alone: { type: 'boolean', default: false },
   },
@@ -33,13 +40,21 @@ const producers = Number(values.producers);
 const CONSUMED_AT_ONCE = 64;
 const NEVER_MS = 2 ** 31 - 1;
 
-await installQueue(values.queue, { segmentBytes: 16 * 2 ** 20, segments: 256, queues: 8 }, linux);
+const segmentBytes = 16 * 2 ** 20;
+await installQueue(values.queue, { segmentBytes, segments: 256, queues: 8 }, linux);
+const ring = new SegmentRing(pathsOf(values.queue).log, segmentBytes, [], linux);
+for (let sequence = 0; sequence < Number(values.segments); sequence += 1) await ring.prepare(sequence);
 // The checkpoints are made below, so that their times are known.
 const run = { checkpointMs: NEVER_MS, memoryBytes: 2 ** 33 };
 const queue = await CheckpointedQueue.open(values.queue, run, realHost);
 for (let at = 0; at < 8; at += 1) await queue.changeQueue({ name: `q${at}`, order: 'relaxed' });
 
-const body = Buffer.alloc(Number(values.bytes), 0x61);
+/**
+ * The bodies of the messages, used in turn. They are made before: their memory is the work of the producers, and takes as long as
+ * the rest of a commit. They are more than a cache of the processor holds.
+ */
+const bodies = Array.from({ length: 2 ** 15 }, () => Buffer.alloc(Number(values.bytes), 0x61));
+const NONE: readonly TakenMessage[] = [];
 const latencies = new Latencies();
 let isMeasured = false;
 let isEnded = false;
@@ -47,14 +62,19 @@ let end: () => void = () => undefined;
 const ended = new Promise<void>((resolve) => {
   end = resolve;
 });
+let submitted = 0;
 let present = 0;
 let checkpoints = 0;
 let checkpointsMs = 0;
 let isCheckpoint = false;
 
-async function put(id: string): Promise<void> {
-  // A body of its own for each message, as a front has it.
-  const result = await queue.commit({ puts: [{ id, body: Buffer.from(body) }], consumed: [] });
+function put(id: string): Promise<CommitOutcome> {
+  const body = bodies[submitted % bodies.length] as Buffer;
+  submitted += 1;
+  return queue.commit({ puts: [{ id, body }], consumed: NONE });
+}
+
+function count(result: CommitOutcome): void {
   if (result.outcome === 'rejected') throw new Error(`rejected: ${result.reason}, ${result.detail}`);
   present += 1;
 }
@@ -64,7 +84,7 @@ async function produce(producer: number): Promise<void> {
     const before = checkpoints;
     const wasCheckpoint = isCheckpoint;
     const sentMs = performance.now();
-    await put(`${producer}-${number}`);
+    count(await put(`${producer}-${number}`));
     const isDuring = wasCheckpoint || isCheckpoint || before !== checkpoints;
     if (isMeasured) latencies.add(performance.now() - sentMs, isDuring);
   }
@@ -103,7 +123,8 @@ async function makeCheckpoints(): Promise<void> {
 
 // Fill the queue first, many messages at once.
 for (let number = 0; number < contents; number += 100)
-  await Promise.all(Array.from({ length: 100 }, (_, at) => put(`fill${at}-${number}`)));
+  for (const result of await Promise.all(Array.from({ length: 100 }, (_, at) => put(`fill${at}-${number}`))))
+    count(result);
 
 const beside = values.alone ? [] : [consume(), makeCheckpoints()];
 const load = [...beside, ...Array.from({ length: producers }, (_, at) => produce(at))];

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { bodySeed, type ChecksumKey, checksum, scramble } from '../../common/record/checksum.js';
 import { getWide, hex16, putWide, roundUp } from '../files.js';
 import type { QueueDefinition, QueueSnapshot } from '../memory/memory-queue.js';
+import type { Message } from '../memory/message-list.js';
 
 /**
  * A slot: a file with the definition and the contents of one queue at one checkpoint. Each queue has two, which are written in
@@ -100,7 +101,8 @@ export function* encodeSlot(
     const piece = Buffer.allocUnsafe(bytes);
     piece.set(front);
     let filled = front.length;
-    for (const { id, body, number } of messages.slice(from, to)) {
+    for (let index = from; index < to; index += 1) {
+      const { id, body, number } = messages[index] as Message;
       const idBytes = Buffer.byteLength(id);
       putMessage(piece, filled, { id, idBytes, body, number }, seedAt(seed, at + filled));
       filled += extentOf(idBytes, body.length);
@@ -174,7 +176,9 @@ function putMessage(
   bytes.write(id, idAt, 'utf8');
   bytes.set(body, idAt + idBytes);
   const end = idAt + idBytes + body.length;
-  bytes.writeUInt32LE(checksum(bytes, idAt, end, bodySeed(seed, sum)), at + 24);
+  // The body is summed where it is: a view of the piece would cost a third of the call.
+  const idSum = checksum(bytes, idAt, idAt + idBytes, bodySeed(seed, sum));
+  bytes.writeUInt32LE(checksum(body, 0, body.length, idSum), at + 24);
   bytes.writeUInt32LE(0, at + 28);
   bytes.fill(0, end, at + extentOf(idBytes, body.length));
 }

@@ -20,7 +20,11 @@ export interface StagedOperation {
   /** Number of the consumed message; 0 in other operations. */
   number: number;
   id: string;
+  /** Length of the id as UTF-8, in bytes. It is here because it is needed several times, and costs a call each time. */
+  idBytes: number;
   body: Buffer;
+  /** Position of its record. `append` sets it. */
+  position: number;
 }
 
 /** Generation and first position of a log. */
@@ -111,8 +115,8 @@ export class Log {
   endOf(operations: readonly StagedOperation[], end: number): number {
     const { segmentBytes } = this.#geometry;
     let position = end;
-    for (const { id, body } of operations) {
-      const extent = recordExtent(Buffer.byteLength(id), body.length);
+    for (const { idBytes, body } of operations) {
+      const extent = recordExtent(idBytes, body.length);
       position = placeBehind(position, extent, segmentBytes) + extent;
     }
     return position;
@@ -144,20 +148,21 @@ export class Log {
   }
 
   /**
-   * Writes the records of transactions, one after the other, and syncs them.
+   * Writes the records of transactions, one after the other, and syncs them. It sets the position of each operation. When it
+   * returns, all are on the disk.
    * @param transactions the operations of each transaction; none is empty.
-   * @returns the position of each operation's record, when all are on the disk.
+   * @param mayBlock whether this thread may stop until the records are synced. It does so if the last sync was quick.
    * @throws QueueError `no-space-on-disk` when no segment could be made; nothing was written then. `sync-failed` when a
    *   write or a sync has failed: the log may contain any part of the records, and cannot be used any more.
    */
-  async append(transactions: readonly (readonly StagedOperation[])[]): Promise<number[][]> {
+  async append(transactions: readonly (readonly StagedOperation[])[], mayBlock = false): Promise<void> {
     assert(!this.#isBroken, 'a log that has failed is not written any more');
-    const { chunks, positions, end } = this.#encode(transactions);
+    const { chunks, end } = this.#encode(transactions);
     await this.#prepareFor(chunks);
     const before = this.#synced;
     try {
       for (const chunk of chunks) await this.#write(chunk);
-      await this.#syncCurrent(transactions.length === 1);
+      await this.#syncCurrent(mayBlock);
     } catch (cause) {
       this.#isBroken = true;
       throw new QueueError('sync-failed', `the log cannot be written: ${(cause as Error).message}`, {
@@ -167,13 +172,21 @@ export class Log {
     this.#position = end;
     this.#synced = end;
     this.#stated = before;
-    return positions;
   }
 
   /** Writes a record that states what is synced. It belongs to no transaction. @throws as `append` */
   async appendNote(): Promise<void> {
     const stated = this.#synced;
-    await this.append([[{ operation: OPERATION.note, queue: 0, number: 0, id: '', body: NOTHING }]]);
+    const note = {
+      operation: OPERATION.note,
+      queue: 0,
+      number: 0,
+      id: '',
+      idBytes: 0,
+      body: NOTHING,
+      position: 0,
+    };
+    await this.append([[note]], true);
     // Do not write another note for this note: a note contains no message.
     if (this.#stated === stated) this.#stated = this.#synced;
   }
@@ -213,14 +226,14 @@ export class Log {
   }
 
   /**
-   * Syncs the current segment. For a transaction that is alone, the sync blocks this thread: this saves two thread switches. If
-   * the last sync was slow, it does not block: a slow disk must delay only the commits, and not the other requests.
+   * Syncs the current segment. A sync that may block this thread does so: this saves two thread switches. If the last sync was
+   * slow, it does not block: a slow disk must delay only the commits, and not the other requests.
    */
-  async #syncCurrent(isAlone = false): Promise<void> {
+  async #syncCurrent(mayBlock = false): Promise<void> {
     const fd = this.#open.get(this.#current ?? -1);
     if (fd === undefined) return;
     const startedMs = this.#kernel.monotonicMs();
-    await this.#kernel.fdatasync(fd, isAlone && this.#lastSyncMs < QUICK_SYNC_MS);
+    await this.#kernel.fdatasync(fd, mayBlock && this.#lastSyncMs < QUICK_SYNC_MS);
     this.#lastSyncMs = this.#kernel.monotonicMs() - startedMs;
   }
 
@@ -230,37 +243,73 @@ export class Log {
     if (fd !== undefined) this.#kernel.close(fd);
   }
 
-  #encode(transactions: readonly (readonly StagedOperation[])[]): {
-    chunks: Chunk[];
-    positions: number[][];
-    end: number;
-  } {
+  /**
+   * Writes the records of transactions into the scratch buffer, or into a larger one, at their distance from the end of the log.
+   * @returns the bytes for each segment, valid until the next call; the end of the last record.
+   */
+  #encode(transactions: readonly (readonly StagedOperation[])[]): { chunks: Chunk[]; end: number } {
     const { segmentBytes, key } = this.#geometry;
-    const layout = new Layout(this.#position, segmentBytes, this.#scratch);
-    const positions = transactions.map((operations) =>
-      operations.map(({ id, body }) => layout.place(recordExtent(Buffer.byteLength(id), body.length))),
-    );
-    const synced = this.#synced;
-    const generation = this.#generation;
-    for (const [at, operations] of transactions.entries()) {
-      const ofTransaction = positions[at] ?? [];
-      const transaction = ofTransaction[0] ?? 0;
-      for (const [n, { operation, queue, number, id, body }] of operations.entries()) {
-        const position = ofTransaction[n] ?? 0;
-        const isLast = n === operations.length - 1;
-        // Name each field: copying the object of the caller takes longer than the rest of the encoding.
-        layout.put(
-          { synced, generation, operation, queue, number, id, body, position, transaction, isLast },
-          key,
-        );
+    const start = this.#position;
+    let neededEnd = start;
+    for (const operations of transactions) neededEnd = this.endOf(operations, neededEnd);
+    const needed = neededEnd - start;
+    const bytes = needed > this.#scratch.length ? Buffer.allocUnsafe(needed) : this.#scratch;
+    const chunks: Chunk[] = [];
+    let from = start;
+    let end = start;
+    let segmentEnd = (Math.floor(start / segmentBytes) + 1) * segmentBytes;
+    const endSegment = () => {
+      if (segmentEnd - end >= RECORD_HEADER_BYTES) end += this.#putPad(bytes, end - start, end, segmentEnd);
+      if (end > from) chunks.push({ position: from, bytes: bytes.subarray(from - start, end - start) });
+      from = segmentEnd;
+      end = segmentEnd;
+      segmentEnd += segmentBytes;
+    };
+    // One object for all records: a new one for each costs as much as its encoding.
+    const record = this.#emptyRecord();
+    for (const operations of transactions) {
+      for (let at = 0; at < operations.length; at += 1) {
+        const operation = operations[at] as StagedOperation;
+        const extent = recordExtent(operation.idBytes, operation.body.length);
+        assert(extent <= segmentBytes, 'a record fits into a segment');
+        if (end + extent > segmentEnd) endSegment();
+        operation.position = end;
+        record.position = end;
+        if (at === 0) record.transaction = end;
+        record.isLast = at === operations.length - 1;
+        record.operation = operation.operation;
+        record.queue = operation.queue;
+        record.number = operation.number;
+        record.id = operation.id;
+        record.body = operation.body;
+        putRecord(bytes, end - start, record, operation.idBytes, key);
+        end += extent;
       }
     }
-    for (const position of layout.pads) {
-      const body = Buffer.alloc(segmentBytes - (position % segmentBytes) - RECORD_HEADER_BYTES);
-      const pad = { operation: OPERATION.pad, queue: 0, number: 0, id: '', body };
-      layout.put({ synced, generation, ...pad, position, transaction: position, isLast: true }, key);
-    }
-    return { chunks: layout.chunks(), positions, end: layout.end };
+    if (end > from) chunks.push({ position: from, bytes: bytes.subarray(from - start, end - start) });
+    return { chunks, end };
+  }
+
+  #emptyRecord(): LogRecord {
+    return {
+      position: 0,
+      synced: this.#synced,
+      transaction: 0,
+      queue: 0,
+      number: 0,
+      generation: this.#generation,
+      operation: OPERATION.pad,
+      isLast: true,
+      id: '',
+      body: NOTHING,
+    };
+  }
+
+  /** Writes a record that fills a segment up to its end. @returns its extent */
+  #putPad(bytes: Buffer, at: number, position: number, segmentEnd: number): number {
+    const body = Buffer.alloc(segmentEnd - position - RECORD_HEADER_BYTES);
+    const pad = { ...this.#emptyRecord(), position, transaction: position, body };
+    return putRecord(bytes, at, pad, 0, this.#geometry.key);
   }
 
   /** Frees the segments that end at or before a position. No recovery may need them any more. */
@@ -279,69 +328,4 @@ export class Log {
 function placeBehind(end: number, extent: number, segmentBytes: number): number {
   const used = end % segmentBytes;
   return used + extent > segmentBytes ? end + segmentBytes - used : end;
-}
-
-/** The positions of consecutive records in their segments, and their bytes. */
-class Layout {
-  readonly #segmentBytes: number;
-  readonly #start: number;
-  readonly #scratch: Buffer;
-  end: number;
-  /** Positions of the records that fill up a segment. */
-  readonly pads: number[] = [];
-  /** Ends of the records in each segment, by the position at which they begin. */
-  readonly #ranges: { from: number; to: number }[] = [];
-  #bytes: Map<number, Buffer> | undefined;
-
-  /** @param scratch buffer for the bytes, if they fit. The result of `chunks` is valid until it is used again. */
-  constructor(start: number, segmentBytes: number, scratch: Buffer) {
-    this.end = start;
-    this.#start = start;
-    this.#segmentBytes = segmentBytes;
-    this.#scratch = scratch;
-  }
-
-  /** Returns the position of the next record. */
-  place(extent: number): number {
-    assert(extent <= this.#segmentBytes, 'a record fits into a segment');
-    const position = placeBehind(this.end, extent, this.#segmentBytes);
-    const rest = position - this.end;
-    if (rest >= RECORD_HEADER_BYTES) {
-      this.pads.push(this.end);
-      this.#extend(this.end, rest);
-    }
-    this.#extend(position, extent);
-    return position;
-  }
-
-  #extend(position: number, extent: number): void {
-    const last = this.#ranges.at(-1);
-    const isSameSegment =
-      last?.to === position &&
-      Math.floor(last.from / this.#segmentBytes) === Math.floor(position / this.#segmentBytes);
-    if (isSameSegment) last.to += extent;
-    else this.#ranges.push({ from: position, to: position + extent });
-    this.end = position + extent;
-  }
-
-  /** Writes a record that was placed. */
-  put(record: LogRecord, key: ChecksumKey): void {
-    this.#bytes ??= this.#allocate();
-    const range = this.#ranges.find(({ from, to }) => from <= record.position && record.position < to);
-    const bytes = this.#bytes.get(range?.from ?? -1);
-    assert(range !== undefined && bytes !== undefined, 'a record is written where it was placed');
-    putRecord(bytes, record.position - range.from, record, key);
-  }
-
-  #allocate(): Map<number, Buffer> {
-    const needed = this.end - this.#start;
-    const all = needed > this.#scratch.length ? Buffer.allocUnsafe(needed) : this.#scratch;
-    return new Map(
-      this.#ranges.map(({ from, to }) => [from, all.subarray(from - this.#start, to - this.#start)]),
-    );
-  }
-
-  chunks(): Chunk[] {
-    return [...(this.#bytes ?? [])].map(([position, bytes]) => ({ position, bytes }));
-  }
 }

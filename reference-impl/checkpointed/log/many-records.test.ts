@@ -22,7 +22,9 @@ t.test('a log with very many records is read', async (t) => {
     queue: 1,
     number: 8,
     id: '',
+    idBytes: 0,
     body: NOTHING,
+    position: 0,
   };
   await log.append(Array.from({ length: RECORDS }, () => [consume]));
   log.close();

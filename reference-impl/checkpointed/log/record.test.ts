@@ -18,7 +18,7 @@ const record: LogRecord = {
 
 function written(one: LogRecord): Buffer {
   const bytes = Buffer.alloc(recordExtent(Buffer.byteLength(one.id), one.body.length));
-  putRecord(bytes, 0, one, key);
+  putRecord(bytes, 0, one, Buffer.byteLength(one.id), key);
   return bytes;
 }
 

@@ -1,5 +1,5 @@
 import { bodySeed, type ChecksumKey, checksum, scramble } from '../../common/record/checksum.js';
-import { getWide, putWide, roundUp } from '../files.js';
+import { getWide, highWord, putWide, roundUp } from '../files.js';
 
 /**
  * A record of the log. Little-endian:
@@ -59,8 +59,9 @@ export interface RecordSeed {
 
 function seedAt({ key, generation }: RecordSeed, position: number): number {
   const place = position / RECORD_UNIT_BYTES;
-  const low = scramble(key.low ^ (place % 2 ** 32));
-  return scramble(scramble(low ^ Math.floor(place / 2 ** 32)) ^ key.high ^ scramble(generation));
+  // The bit operations take a number modulo 2^32.
+  const low = scramble(key.low ^ place);
+  return scramble(scramble(low ^ highWord(place)) ^ key.high ^ scramble(generation));
 }
 
 /** Returns the bytes from one record to the next. */
@@ -70,9 +71,14 @@ export const extentOf = (lengthBytes: number): number => roundUp(lengthBytes, RE
 export const recordExtent = (idBytes: number, bodyBytes: number): number =>
   extentOf(RECORD_HEADER_BYTES + idBytes + bodyBytes);
 
-/** Writes a record into `bytes` at `at`. @returns its extent */
-export function putRecord(bytes: Buffer, at: number, record: LogRecord, key: ChecksumKey): number {
-  const idBytes = Buffer.byteLength(record.id);
+/** Writes a record into `bytes` at `at`. @param idBytes length of its id as UTF-8. @returns its extent */
+export function putRecord(
+  bytes: Buffer,
+  at: number,
+  record: LogRecord,
+  idBytes: number,
+  key: ChecksumKey,
+): number {
   const length = RECORD_HEADER_BYTES + idBytes + record.body.length;
   bytes.writeUInt32LE(MAGIC_WORD, at);
   bytes.writeUInt32LE(length, at + 4);
@@ -90,12 +96,14 @@ export function putRecord(bytes: Buffer, at: number, record: LogRecord, key: Che
   const headerSum = checksum(bytes, at, at + 60, seed);
   bytes.writeUInt32LE(headerSum, at + 60);
   const idAt = at + RECORD_HEADER_BYTES;
-  bytes.write(record.id, idAt, 'utf8');
+  if (idBytes > 0) bytes.write(record.id, idAt, 'utf8');
   bytes.set(record.body, idAt + idBytes);
-  bytes.writeUInt32LE(checksum(bytes, idAt, at + length, bodySeed(seed, headerSum)), at + 64);
+  const idSum = checksum(bytes, idAt, idAt + idBytes, bodySeed(seed, headerSum));
+  bytes.writeUInt32LE(checksum(record.body, 0, record.body.length, idSum), at + 64);
   bytes.writeUInt32LE(0, at + 68);
-  bytes.fill(0, at + length, at + extentOf(length));
-  return extentOf(length);
+  const extent = extentOf(length);
+  for (let unused = at + length; unused < at + extent; unused += 1) bytes[unused] = 0;
+  return extent;
 }
 
 /** Result of reading a place of the log. `damaged`: the header is intact, id or body are not. */

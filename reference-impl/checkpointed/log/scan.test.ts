@@ -16,7 +16,9 @@ const staged = (id: string, body: Buffer): StagedOperation => ({
   queue: 1,
   number: 0,
   id,
+  idBytes: Buffer.byteLength(id),
   body,
+  position: 0,
 });
 
 interface Written {

@@ -1,7 +1,13 @@
-import { crc32c } from '@node-rs/crc32';
+import { crc32cOfText } from '../../common/record/checksum.js';
 import type { QueueDefinition } from './memory-queue.js';
 
-const nameOf = (number: number): string => `q${number}`;
+/** The names of default queues that were asked for, by number. */
+const NAMES: string[] = [];
+
+const nameOf = (number: number): string => {
+  NAMES[number] ??= `q${number}`;
+  return NAMES[number];
+};
 
 /** Returns the definitions of the default queues. */
 export const defaultQueues = (count: number): QueueDefinition[] =>
@@ -17,6 +23,5 @@ export function isDefaultQueue(name: string, count: number): boolean {
  * the form `PRODUCER-NUMBER`, and the part before the last dash chooses the queue.
  */
 export function defaultQueueOf(id: string, count: number): string {
-  const producer = id.slice(0, Math.max(0, id.lastIndexOf('-')));
-  return nameOf(crc32c(producer) % count);
+  return nameOf(crc32cOfText(id, Math.max(0, id.lastIndexOf('-'))) % count);
 }

@@ -60,7 +60,8 @@ export class MemoryQueue {
 
   /** Splices committed messages into the queue. The caller holds the lock. */
   splice(staged: MessageList): void {
-    for (const message of staged) this.bytes += memoryOf(message);
+    for (let message = staged.head; message !== undefined; message = message.next)
+      this.bytes += memoryOf(message);
     this.ready.splice(staged);
     this.changed = true;
   }
@@ -113,7 +114,7 @@ export class MemoryQueue {
   /** Returns all messages that are not consumed, in order of their numbers. */
   contents(): Message[] {
     const taken = [...this.leaving.values(), ...this.taken.values()];
-    const messages = taken.length === 0 ? [...this.ready] : [...taken, ...this.ready];
+    const messages = taken.length === 0 ? this.ready.toArray() : [...taken, ...this.ready.toArray()];
     if (taken.length > 0) messages.sort((a, b) => a.number - b.number);
     return messages;
   }

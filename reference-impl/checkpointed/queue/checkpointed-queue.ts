@@ -26,7 +26,15 @@ import { restoreInto } from './restore-into.js';
 import { type StagedChange, splice } from './splice.js';
 import { Transaction } from './transaction.js';
 import { TransactionLog } from './transaction-log.js';
-import type { Change, CommitOutcome, Held, RejectionReason, TakenMessage } from './types.js';
+import {
+  type Change,
+  type CommitOutcome,
+  type Held,
+  type NewMessage,
+  type Rejection,
+  rejected,
+  type TakenMessage,
+} from './types.js';
 
 /** Interval at which a record states that the newest transactions are synced, in milliseconds. */
 const NOTE_INTERVAL_MS = 20;
@@ -63,6 +71,7 @@ export interface QueueFigures {
 export class CheckpointedQueue {
   readonly #kernel: Kernel;
   readonly #settings: InstalledSettings;
+  readonly #maxMessageBytes: number;
   readonly #run: RunSettings;
   readonly #lock: LockFile;
   readonly #queues: QueueSet;
@@ -140,6 +149,7 @@ export class CheckpointedQueue {
     const paths = pathsOf(directory);
     this.#kernel = kernel;
     this.#settings = settings;
+    this.#maxMessageBytes = maxMessageBytes(settings);
     this.#run = run;
     this.#lock = lock;
     this.#startedMs = kernel.monotonicMs();
@@ -164,8 +174,14 @@ export class CheckpointedQueue {
     this.failure.catch(() => undefined);
     this.#transactions = new TransactionLog<StagedChange>(
       this.#log,
-      (transactions) => splice(this.#queues, transactions),
-      (error) => this.#reportFailure(error),
+      {
+        splice: (transactions) => splice(this.#queues, transactions),
+        onCommitted: () => this.#onCommitted(),
+        takeBack: (transactions) => {
+          for (const changes of transactions) this.#stay(changes);
+        },
+        onFailed: (error) => this.#reportFailure(error),
+      },
       kernel,
     );
   }
@@ -222,82 +238,92 @@ export class CheckpointedQueue {
   }
 
   /**
-   * Commits a transaction. It is durable, and its messages are ready, when the promise resolves.
+   * Commits a transaction. It is durable, and its messages are ready, when the promise resolves. Transactions that are committed
+   * together may share the promise.
    * @throws QueueError when it is unknown whether the next recovery will find the transaction.
    */
-  async commit({ puts, consumed }: Change): Promise<CommitOutcome> {
+  commit({ puts, consumed }: Change): Promise<CommitOutcome> {
+    if (puts.length === 1 && consumed.length === 0) return this.#commitPut(puts[0] as NewMessage);
     const changes: StagedChange[] = [];
     let bytes = 0;
-    for (const { id, body, queue: name } of puts) {
-      if (body.length > maxMessageBytes(this.#settings))
-        return rejected(
-          'too-large',
-          `${body.length} bytes, expected at most ${maxMessageBytes(this.#settings)}`,
-        );
-      if (Buffer.byteLength(id) > MAX_ID_BYTES)
-        return rejected(
-          'too-large',
-          `an id of ${Buffer.byteLength(id)} bytes, expected at most ${MAX_ID_BYTES}`,
-        );
-      const queue = this.#queues.byName(name ?? defaultQueueOf(id, this.#settings.queues));
-      if (queue === undefined) return rejected('no-such-queue', `found no queue ${name}`);
-      const message: Message = { id, body, number: 0, next: undefined, previous: undefined };
-      changes.push({ operation: OPERATION.put, queue: queue.id, number: 0, id, body, message });
-      bytes += memoryOf(message);
+    for (const put of puts) {
+      const change = this.#stagedPut(put);
+      if ('outcome' in change) return Promise.resolve(change);
+      changes.push(change);
+      bytes += memoryOf(put);
     }
-    const leaving: Held[] = [];
-    const stay = () => {
-      for (const { queue, message } of leaving) this.#queues.byId(queue)?.stay(message);
-    };
     for (const taken of consumed as readonly Held[]) {
       const { queue, message } = taken;
       if (!this.#queues.byId(queue)?.leave(message)) {
-        stay();
-        return rejected('not-taken', `message ${taken.id} is not taken any more`);
+        this.#stay(changes);
+        return Promise.resolve(rejected('not-taken', `message ${taken.id} is not taken any more`));
       }
-      leaving.push(taken);
-      changes.push({
-        operation: OPERATION.consume,
-        queue,
-        number: message.number,
-        id: '',
-        body: NOTHING,
-        message,
-      });
+      changes.push(stagedConsumption(queue, message));
     }
-    if (changes.length === 0) return { outcome: 'committed' };
-    const result = await this.#commitChanges(changes, bytes);
-    if (result.outcome === 'rejected') stay();
-    return result;
+    if (changes.length === 0) return Promise.resolve({ outcome: 'committed' });
+    return this.#commitChanges(changes, bytes);
+  }
+
+  /** Commits a transaction of one put. Most are of this kind; a list that grows would be a good part of their memory traffic. */
+  #commitPut(put: NewMessage): Promise<CommitOutcome> {
+    const change = this.#stagedPut(put);
+    if ('outcome' in change) return Promise.resolve(change);
+    return this.#commitChanges([change], memoryOf(put));
+  }
+
+  /** Stages a put. It changes nothing. @returns the rejection when the message cannot be accepted. */
+  #stagedPut({ id, body, queue: name }: NewMessage): StagedChange | Rejection {
+    if (body.length > this.#maxMessageBytes)
+      return rejected('too-large', `${body.length} bytes, expected at most ${this.#maxMessageBytes}`);
+    const idBytes = Buffer.byteLength(id);
+    if (idBytes > MAX_ID_BYTES)
+      return rejected('too-large', `an id of ${idBytes} bytes, expected at most ${MAX_ID_BYTES}`);
+    const queue = this.#queues.byName(name ?? defaultQueueOf(id, this.#settings.queues));
+    if (queue === undefined) return rejected('no-such-queue', `found no queue ${name}`);
+    const message: Message = { id, body, number: 0, next: undefined, previous: undefined };
+    return {
+      operation: OPERATION.put,
+      queue: queue.id,
+      number: 0,
+      id,
+      idBytes,
+      body,
+      position: 0,
+      message,
+      definition: undefined,
+    };
+  }
+
+  /** Cancels the consumptions among some changes: the receivers still hold the messages. */
+  #stay(changes: readonly StagedChange[]): void {
+    for (const { operation, queue, message } of changes)
+      if (operation === OPERATION.consume && message !== undefined) this.#queues.byId(queue)?.stay(message);
   }
 
   /** @param bytes memory that the transaction needs; 0 when it puts nothing. */
-  async #commitChanges(changes: readonly StagedChange[], bytes: number): Promise<CommitOutcome> {
-    if (bytes > 0 && this.#queues.bytes + this.#reservedBytes + bytes > this.#run.memoryBytes)
+  #commitChanges(changes: readonly StagedChange[], bytes: number): Promise<CommitOutcome> {
+    const refusal = this.#refusal(changes, bytes);
+    if (refusal === undefined) return this.#transactions.commit(changes, bytes);
+    this.#stay(changes);
+    return Promise.resolve(refusal);
+  }
+
+  /** Returns why there is no room for a transaction. */
+  #refusal(changes: readonly StagedChange[], bytes: number): CommitOutcome | undefined {
+    if (bytes > 0 && this.#queues.bytes + this.#transactions.memoryBytes + bytes > this.#run.memoryBytes)
       return rejected('full', `${this.#run.memoryBytes} bytes of memory are in use`);
     // Consumptions may use the last segments: they are what makes space again.
     const reserved = bytes > 0 ? RESERVED_SEGMENTS * this.#settings.segmentBytes : 0;
-    if (this.#transactions.freeBytes(changes) < reserved) {
-      this.#checkpointSoon();
-      return rejected('full', 'the log is full until the next checkpoint');
-    }
-    this.#reservedBytes += bytes;
-    try {
-      await this.#transactions.commit(changes);
-    } catch (error) {
-      if (!(error instanceof QueueError && error.code === 'no-space-on-disk')) throw error;
-      return rejected('full', error.message);
-    } finally {
-      this.#reservedBytes -= bytes;
-    }
+    if (this.#transactions.freeBytes(changes) >= reserved) return undefined;
+    this.#checkpointSoon();
+    return rejected('full', 'the log is full until the next checkpoint');
+  }
+
+  #onCommitted(): void {
     if (this.#isLogUsed(URGENT_LOG_USE)) this.#checkpointSoon();
     this.#prepareSegment();
     this.#announce();
-    return { outcome: 'committed' };
   }
-
-  /** Memory of the messages that are being logged, in bytes. */
-  #reservedBytes = 0;
 
   #announce(): void {
     for (const callback of this.#onReady) callback();
@@ -360,7 +386,19 @@ export class CheckpointedQueue {
     definition: QueueDefinition,
   ): Promise<CommitOutcome['outcome']> {
     const body = Buffer.from(JSON.stringify(definition));
-    const change: StagedChange = { operation, queue, number: 0, id: definition.name, body, definition };
+    const id = definition.name;
+    const idBytes = Buffer.byteLength(id);
+    const change = {
+      operation,
+      queue,
+      number: 0,
+      id,
+      idBytes,
+      body,
+      position: 0,
+      message: undefined,
+      definition,
+    };
     return (await this.#commitChanges([change], 0)).outcome;
   }
 
@@ -494,6 +532,17 @@ export class CheckpointedQueue {
 /** Segments of the log that only consumptions may use. */
 const RESERVED_SEGMENTS = 2;
 
-function rejected(reason: RejectionReason, detail: string): CommitOutcome {
-  return { outcome: 'rejected', reason, detail };
+function stagedConsumption(queue: number, message: Message): StagedChange {
+  const { number } = message;
+  return {
+    operation: OPERATION.consume,
+    queue,
+    number,
+    id: '',
+    idBytes: 0,
+    body: NOTHING,
+    position: 0,
+    message,
+    definition: undefined,
+  };
 }

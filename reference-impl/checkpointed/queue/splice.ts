@@ -3,31 +3,29 @@ import { OPERATION } from '../log/record.js';
 import type { MemoryQueue, QueueDefinition } from '../memory/memory-queue.js';
 import { type Message, MessageList } from '../memory/message-list.js';
 import type { QueueSet } from '../memory/queue-set.js';
-import type { LoggedTransaction } from './transaction-log.js';
 
 /** An operation that is staged in memory and logged. */
 export interface StagedChange extends StagedOperation {
   /** The message of a put or a consumption. */
-  message?: Message;
+  message: Message | undefined;
   /** The definition of a queue that is created or changed. */
-  definition?: QueueDefinition;
+  definition: QueueDefinition | undefined;
 }
 
 /**
  * Splices logged transactions into the queues, in the order of the log. Each queue is locked once for all transactions together.
  */
-export function splice(queues: QueueSet, transactions: readonly LoggedTransaction<StagedChange>[]): void {
-  const ofQueue = new Map<number, { change: StagedChange; position: number }[]>();
-  for (const { operations, positions } of transactions) {
-    for (const [at, change] of operations.entries()) {
-      const position = positions[at] ?? 0;
+export function splice(queues: QueueSet, transactions: readonly (readonly StagedChange[])[]): void {
+  const ofQueue = new Map<number, StagedChange[]>();
+  for (const changes of transactions) {
+    for (const change of changes) {
       if (change.operation === OPERATION.create) {
-        if (change.definition !== undefined) queues.add(position, change.definition);
+        if (change.definition !== undefined) queues.add(change.position, change.definition);
         continue;
       }
       const known = ofQueue.get(change.queue);
-      if (known === undefined) ofQueue.set(change.queue, [{ change, position }]);
-      else known.push({ change, position });
+      if (known === undefined) ofQueue.set(change.queue, [change]);
+      else known.push(change);
     }
   }
   for (const [id, changes] of ofQueue) {
@@ -37,14 +35,9 @@ export function splice(queues: QueueSet, transactions: readonly LoggedTransactio
   }
 }
 
-function spliceInto(
-  queues: QueueSet,
-  queue: MemoryQueue,
-  changes: readonly { change: StagedChange; position: number }[],
-): void {
+function spliceInto(queues: QueueSet, queue: MemoryQueue, changes: readonly StagedChange[]): void {
   const staged = new MessageList();
-  for (const { change, position } of changes) {
-    const { operation, message, definition } = change;
+  for (const { operation, message, definition, position } of changes) {
     if (operation === OPERATION.put && message !== undefined) {
       message.number = position;
       staged.push(message);

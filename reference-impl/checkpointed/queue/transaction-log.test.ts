@@ -7,7 +7,8 @@ import { errnoError, type Test, temporaryDirectory } from '../fixtures/queue.js'
 import { Log, type StagedOperation } from '../log/log.js';
 import { OPERATION } from '../log/record.js';
 import { SegmentRing } from '../log/segment-ring.js';
-import { TransactionLog } from './transaction-log.js';
+import { type TransactionHandlers, TransactionLog } from './transaction-log.js';
+import type { CommitOutcome } from './types.js';
 
 const SEGMENT_BYTES = 4096;
 
@@ -16,8 +17,17 @@ const staged = (id: string, bytes: number): StagedOperation => ({
   queue: 1,
   number: 0,
   id,
+  idBytes: Buffer.byteLength(id),
   body: Buffer.alloc(bytes, id),
+  position: 0,
 });
+
+const handlers: TransactionHandlers<StagedOperation> = {
+  splice: () => undefined,
+  onCommitted: () => undefined,
+  takeBack: () => undefined,
+  onFailed: () => undefined,
+};
 
 function logIn(t: Test, kernel: Kernel = linux): Log {
   const directory = `${temporaryDirectory(t)}/log`;
@@ -34,10 +44,13 @@ t.test('transactions that are logged and cannot be spliced are told that nobody 
   const failed: unknown[] = [];
   const transactions = new TransactionLog(
     logIn(t),
-    () => {
-      throw failure;
+    {
+      ...handlers,
+      splice: () => {
+        throw failure;
+      },
+      onFailed: (error) => failed.push(error),
     },
-    (error) => failed.push(error),
     linux,
   );
   const outcomes = ['a', 'b'].map((id) => transactions.commit([staged(id, 10)]).catch((error) => error));
@@ -59,17 +72,71 @@ t.test('a transaction that got no segment takes no space from those that wait', 
   });
   const log = logIn(t, { ...linux, ...kernel });
   const free: number[] = [];
+  const takenBack: string[] = [];
   const transactions = new TransactionLog(
     log,
-    () => free.push(transactions.freeBytes() - log.freeBytes),
-    (error) => t.fail(String(error)),
+    {
+      ...handlers,
+      splice: () => free.push(transactions.freeBytes() - log.freeBytes),
+      takeBack: (refused) => takenBack.push(...refused.flat().map(({ id }) => id)),
+      onFailed: (error) => t.fail(String(error)),
+    },
     linux,
   );
-  let waiting: Promise<void> | undefined;
+  let waiting: Promise<CommitOutcome> | undefined;
   whenRefused = () => {
     waiting = transactions.commit([staged('waiting', 100)]);
   };
-  await t.rejects(transactions.commit([staged('refused', 3000)]), { code: 'no-space-on-disk' });
-  await waiting;
+  t.match(await transactions.commit([staged('refused', 3000)]), { outcome: 'rejected', reason: 'full' });
+  t.same(takenBack, ['refused']);
+  t.same(await waiting, { outcome: 'committed' });
   t.same(free, [0]);
 });
+
+t.test('a batch may block the thread only if no transaction came during an earlier sync', async (t) => {
+  const blocking: boolean[] = [];
+  let onSync: () => void = () => undefined;
+  const log = logIn(t, {
+    ...linux,
+    // A clock that stands still: each sync is quick.
+    monotonicMs: () => 0,
+    fdatasync: async (fd, isBlocking = false) => {
+      blocking.push(isBlocking);
+      await linux.fdatasync(fd, isBlocking);
+      onSync();
+    },
+  });
+  // The first sync of a log, and that of a new segment, never block.
+  await log.prepareNext();
+  blocking.length = 0;
+  const transactions = new TransactionLog(log, handlers, linux);
+  const commitTwo = () => Promise.all(['a', 'b'].map((id) => transactions.commit([staged(id, 10)])));
+  await commitTwo();
+  await commitTwo();
+  t.same(blocking, [false, true]);
+  onSync = () => {
+    onSync = () => undefined;
+    void transactions.commit([staged('meanwhile', 10)]);
+    void transactions.commit([staged('meanwhile', 10)]);
+  };
+  await commitTwo();
+  await transactions.whenIdle();
+  t.same(blocking, [false, true, true, false], 'one came during the third');
+  for (let round = 0; round < 40; round += 1) await commitTwo();
+  t.ok(blocking.slice(5).filter((isBlocking) => !isBlocking).length >= 1, 'this is looked at again');
+});
+
+t.test(
+  'transactions of one batch have one promise, and the memory of all is counted until it settles',
+  async (t) => {
+    const transactions = new TransactionLog(logIn(t), handlers, linux);
+    const first = transactions.commit([staged('a', 10)], 100);
+    const second = transactions.commit([staged('b', 10)], 50);
+    t.equal(second, first);
+    t.equal(transactions.memoryBytes, 150);
+    await first;
+    t.equal(transactions.memoryBytes, 0);
+    t.not(transactions.commit([staged('c', 10)]), first);
+    await transactions.whenIdle();
+  },
+);

@@ -1,24 +1,37 @@
 import { QueueError } from '../../common/platform/errors.js';
 import type { Kernel } from '../../common/platform/kernel.js';
 import type { Log, StagedOperation } from '../log/log.js';
+import { type CommitOutcome, rejected } from './types.js';
 
-/** A transaction whose records are on the disk. */
-export interface LoggedTransaction<Staged extends StagedOperation> {
-  operations: readonly Staged[];
-  /** Position of the record of each operation. */
-  positions: readonly number[];
+/** What happens to transactions beside the log. */
+export interface TransactionHandlers<Staged extends StagedOperation> {
+  /** Splices transactions whose records are on the disk into the queues, in this order. */
+  splice(transactions: readonly (readonly Staged[])[]): void;
+  /** Is called when transactions were spliced, before their clients go on. */
+  onCommitted(): void;
+  /** Takes transactions back that are rejected: nothing of them was written. */
+  takeBack(transactions: readonly (readonly Staged[])[]): void;
+  /** Is called once when the log can no longer be written. */
+  onFailed(error: unknown): void;
 }
 
-interface Waiting<Staged> {
-  operations: readonly Staged[];
-  /** Bytes of its records, and of the end of a segment that they leave unused. */
+/** Transactions that are logged together. All of them have the same outcome, and one promise of it. */
+interface Batch<Staged> {
+  readonly transactions: (readonly Staged[])[];
+  /** Bytes of the records, and of the ends of segments that they leave unused. */
   extent: number;
-  resolve: () => void;
-  reject: (error: unknown) => void;
+  /** Memory that the messages will take, in bytes. */
+  memoryBytes: number;
+  readonly outcome: Promise<CommitOutcome>;
+  readonly resolve: (outcome: CommitOutcome) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 /** Upper bound of the bytes of a batch, so that the first transaction does not wait for very many others. */
 const MAX_BATCH_BYTES = 8 * 2 ** 20;
+/** Syncs that may block this thread, after one during which no transaction came. */
+const BLOCKING_SYNCS = 15;
+const COMMITTED: CommitOutcome = { outcome: 'committed' };
 
 /**
  * Group commit: one write and one sync of the log for all transactions that wait. A transaction is logged, then spliced into the
@@ -26,32 +39,25 @@ const MAX_BATCH_BYTES = 8 * 2 ** 20;
  */
 export class TransactionLog<Staged extends StagedOperation> {
   readonly #log: Log;
-  readonly #splice: (transactions: readonly LoggedTransaction<Staged>[]) => void;
-  readonly #onFailed: (error: unknown) => void;
+  readonly #handlers: TransactionHandlers<Staged>;
   readonly #kernel: Pick<Kernel, 'defer'>;
-  #waiting: Waiting<Staged>[] = [];
+  #waiting: Batch<Staged>[] = [];
+  /** Memory that the messages of all waiting and present transactions will take, in bytes. */
+  #memoryBytes = 0;
   /** Position behind the transactions that wait or are being written. When there are none, it is below that of the log. */
   #plannedEnd = 0;
   #isRunning = false;
   readonly #onIdle: (() => void)[] = [];
   /** Beginning of the records that are logged and not yet spliced; undefined when all are spliced. */
   #unspliced: number | undefined;
+  /** Number of the next syncs that may block this thread. */
+  #blockingSyncs = 0;
   #failure: unknown;
 
-  /**
-   * @param splice splices transactions into the queues, in this order.
-   * @param onFailed is called once when the log can no longer be written.
-   */
-  constructor(
-    log: Log,
-    splice: (transactions: readonly LoggedTransaction<Staged>[]) => void,
-    onFailed: (error: unknown) => void,
-    kernel: Pick<Kernel, 'defer'>,
-  ) {
+  constructor(log: Log, handlers: TransactionHandlers<Staged>, kernel: Pick<Kernel, 'defer'>) {
     this.#kernel = kernel;
     this.#log = log;
-    this.#splice = splice;
-    this.#onFailed = onFailed;
+    this.#handlers = handlers;
   }
 
   /**
@@ -60,6 +66,11 @@ export class TransactionLog<Staged extends StagedOperation> {
    */
   get redoPosition(): number {
     return this.#unspliced ?? this.#log.position;
+  }
+
+  /** Memory that the messages will take that are not yet spliced, in bytes. */
+  get memoryBytes(): number {
+    return this.#memoryBytes;
   }
 
   /** Returns the bytes that are free in the log after the waiting transactions and the given operations. */
@@ -84,20 +95,33 @@ export class TransactionLog<Staged extends StagedOperation> {
   }
 
   /**
-   * Logs a transaction and splices it into the queues.
-   * @throws QueueError `no-space-on-disk`: nothing was written. After any other error it is unknown whether a recovery will find
+   * Logs a transaction and splices it into the queues. All transactions of a batch share one promise, because a promise for each
+   * would take a good part of the time of a commit.
+   * @param memoryBytes memory that its messages will take.
+   * @returns `rejected` when nothing was written. A rejection of the promise means: it is unknown whether a recovery will find
    *   the transaction.
    */
-  async commit(operations: readonly Staged[]): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure;
-    const begin = this.#endWith([]);
-    this.#plannedEnd = this.#endWith(operations);
-    const extent = this.#plannedEnd - begin;
-    const committed = new Promise<void>((resolve, reject) => {
-      this.#waiting.push({ operations, extent, resolve, reject });
-    });
+  commit(operations: readonly Staged[], memoryBytes = 0): Promise<CommitOutcome> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    const begin = Math.max(this.#plannedEnd, this.#log.position);
+    this.#plannedEnd = this.#log.endOf(operations, begin);
+    const batch = this.#batchFor(this.#plannedEnd - begin);
+    batch.transactions.push(operations);
+    batch.memoryBytes += memoryBytes;
+    this.#memoryBytes += memoryBytes;
     if (!this.#isRunning) void this.#run();
-    await committed;
+    return batch.outcome;
+  }
+
+  /** Returns the batch for a transaction of this extent, which it counts. */
+  #batchFor(extent: number): Batch<Staged> {
+    let batch = this.#waiting.at(-1);
+    if (batch === undefined || batch.extent + extent > MAX_BATCH_BYTES) {
+      batch = newBatch();
+      this.#waiting.push(batch);
+    }
+    batch.extent += extent;
+    return batch;
   }
 
   /** Writes a record that states what is synced. A transaction in progress makes it unnecessary: its records state it. */
@@ -107,7 +131,7 @@ export class TransactionLog<Staged extends StagedOperation> {
     try {
       await this.#log.appendNote();
     } catch (error) {
-      this.#fail(error, []);
+      this.#fail(error);
     }
     await this.#run();
   }
@@ -117,10 +141,11 @@ export class TransactionLog<Staged extends StagedOperation> {
     try {
       while (this.#waiting.length > 0) {
         await this.#gather();
-        await this.#commitBatch(this.#nextBatch());
+        const batch = this.#waiting.shift();
+        if (batch !== undefined) await this.#commitBatch(batch);
       }
     } catch (error) {
-      this.#fail(error, []);
+      this.#fail(error);
     }
     this.#stop();
   }
@@ -133,41 +158,63 @@ export class TransactionLog<Staged extends StagedOperation> {
     await new Promise<void>((resolve) => this.#kernel.defer(resolve));
   }
 
-  #nextBatch(): Waiting<Staged>[] {
-    let bytes = 0;
-    let count = 0;
-    for (const { extent } of this.#waiting) {
-      if (count > 0 && bytes + extent > MAX_BATCH_BYTES) break;
-      bytes += extent;
-      count += 1;
-    }
-    return this.#waiting.splice(0, count);
-  }
-
-  async #commitBatch(batch: readonly Waiting<Staged>[]): Promise<void> {
+  async #commitBatch(batch: Batch<Staged>): Promise<void> {
     this.#unspliced = this.#log.position;
     try {
-      const positions = await this.#log.append(batch.map(({ operations }) => operations));
-      this.#splice(batch.map(({ operations }, at) => ({ operations, positions: positions[at] ?? [] })));
+      await this.#append(batch);
+      this.#handlers.splice(batch.transactions);
     } catch (error) {
       this.#fail(error, batch);
       return;
     }
     this.#unspliced = undefined;
-    for (const { resolve } of batch) resolve();
+    this.#memoryBytes -= batch.memoryBytes;
+    batch.resolve(COMMITTED);
+    this.#handlers.onCommitted();
   }
 
-  #fail(error: unknown, batch: readonly Waiting<Staged>[]): void {
+  /**
+   * Appends a batch to the log. The sync may block this thread if the transaction is alone, and if all clients wait for it anyway:
+   * so it was if no transaction came during an earlier sync. That is looked at again and again.
+   */
+  async #append({ transactions }: Batch<Staged>): Promise<void> {
+    const isAlone = transactions.length === 1;
+    const mayBlock = isAlone || this.#blockingSyncs > 0;
+    await this.#log.append(transactions, mayBlock);
+    if (isAlone) return;
+    if (this.#waiting.length > 0) this.#blockingSyncs = 0;
+    else this.#blockingSyncs = mayBlock ? this.#blockingSyncs - 1 : BLOCKING_SYNCS;
+  }
+
+  #fail(error: unknown, batch?: Batch<Staged>): void {
+    if (batch !== undefined) this.#memoryBytes -= batch.memoryBytes;
     const isHarmless = error instanceof QueueError && error.code === 'no-space-on-disk';
-    for (const { reject } of batch) reject(error);
     if (isHarmless) {
       this.#unspliced = undefined;
-      const waiting = this.#waiting.flatMap(({ operations }) => operations);
-      this.#plannedEnd = this.#log.endOf(waiting, this.#log.position);
+      this.#plannedEnd = this.#log.position;
+      for (const { transactions } of this.#waiting)
+        for (const operations of transactions) this.#plannedEnd = this.#endWith(operations);
+      if (batch === undefined) return;
+      this.#handlers.takeBack(batch.transactions);
+      batch.resolve(rejected('full', error.message));
       return;
     }
     this.#failure = error;
-    for (const { reject } of this.#waiting.splice(0)) reject(error);
-    this.#onFailed(error);
+    batch?.reject(error);
+    for (const waiting of this.#waiting.splice(0)) {
+      this.#memoryBytes -= waiting.memoryBytes;
+      waiting.reject(error);
+    }
+    this.#handlers.onFailed(error);
   }
+}
+
+function newBatch<Staged>(): Batch<Staged> {
+  let resolve: Batch<Staged>['resolve'] = () => undefined;
+  let reject: Batch<Staged>['reject'] = () => undefined;
+  const outcome = new Promise<CommitOutcome>((onResolved, onRejected) => {
+    resolve = onResolved;
+    reject = onRejected;
+  });
+  return { transactions: [], extent: 0, memoryBytes: 0, outcome, resolve, reject };
 }

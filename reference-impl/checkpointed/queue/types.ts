@@ -23,9 +23,19 @@ export interface Change {
 /** Why a transaction was rejected: nothing of it is stored, now or later. */
 export type RejectionReason = 'full' | 'too-large' | 'no-such-queue' | 'not-taken';
 
-export type CommitOutcome =
-  | { outcome: 'committed' }
-  | { outcome: 'rejected'; reason: RejectionReason; detail: string };
+export interface Rejection {
+  outcome: 'rejected';
+  reason: RejectionReason;
+  /** What was found, and what was expected. */
+  detail: string;
+}
+
+export type CommitOutcome = { outcome: 'committed' } | Rejection;
+
+/** Makes the outcome of a rejected transaction. */
+export function rejected(reason: RejectionReason, detail: string): Rejection {
+  return { outcome: 'rejected', reason, detail };
+}
 
 /** A message that is taken, and the queue that it is from. */
 export interface Held extends TakenMessage {

@@ -155,13 +155,10 @@ const MISTAKES: readonly Mistake[] = [
         Log.prototype,
         'append',
         (original) =>
-          function (this: Log, transactions) {
+          function (this: Log, transactions, mayBlock) {
             // Each operation commits itself.
             const parts = transactions.flatMap((operations) => operations.map((operation) => [operation]));
-            return original.call(this, parts).then((positions) => {
-              const flat = positions.flat();
-              return transactions.map((operations) => flat.splice(0, operations.length));
-            });
+            return original.call(this, parts, mayBlock);
           },
       ),
   },

@@ -49,13 +49,42 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   for (let bit = 0; bit < 8; bit += 1) word = (word >>> 1) ^ (word & 1 ? POLYNOMIAL : 0);
   return word;
 });
+/** The table for a byte that 1, 2 or 3 others follow: four bytes are summed in one step. */
+const TABLE_1 = TABLE.map(followed);
+const TABLE_2 = TABLE_1.map(followed);
+const TABLE_3 = TABLE_2.map(followed);
 
-/** Computes the keyed CRC-32C of `bytes[from, to)`; `seed` is its initial state. */
+function followed(word: number): number {
+  return (word >>> 8) ^ (TABLE[word & 0xff] as number);
+}
+
+/** Computes the keyed CRC-32C of `bytes[from, to)`; `seed` is its initial state, or the checksum of the bytes before them. */
 export function checksum(bytes: Buffer, from: number, to: number, seed: number): number {
-  if (to - from > MAX_TABLE_BYTES) return crc32c(bytes.subarray(from, to), seed);
+  if (to - from > MAX_TABLE_BYTES) {
+    // A view of a part costs a third of the call.
+    const isWhole = from === 0 && to === bytes.length;
+    return crc32c(isWhole ? bytes : bytes.subarray(from, to), seed);
+  }
   let sum = ~seed;
-  for (let at = from; at < to; at += 1) {
-    sum = (TABLE[(sum ^ (bytes[at] as number)) & 0xff] as number) ^ (sum >>> 8);
+  let at = from;
+  for (; at + 4 <= to; at += 4) {
+    sum =
+      (TABLE_3[(sum ^ (bytes[at] as number)) & 0xff] as number) ^
+      (TABLE_2[((sum >>> 8) ^ (bytes[at + 1] as number)) & 0xff] as number) ^
+      (TABLE_1[((sum >>> 16) ^ (bytes[at + 2] as number)) & 0xff] as number) ^
+      (TABLE[((sum >>> 24) ^ (bytes[at + 3] as number)) & 0xff] as number);
+  }
+  for (; at < to; at += 1) sum = (TABLE[(sum ^ (bytes[at] as number)) & 0xff] as number) ^ (sum >>> 8);
+  return ~sum >>> 0;
+}
+
+/** Computes the CRC-32C of the first `length` characters of a text, as UTF-8. A short text of ASCII needs no call into native code. */
+export function crc32cOfText(text: string, length: number): number {
+  let sum = ~0;
+  for (let at = 0; at < length; at += 1) {
+    const code = text.charCodeAt(at);
+    if (code > 0x7f || length > MAX_TABLE_BYTES) return crc32c(text.slice(0, length));
+    sum = (TABLE[(sum ^ code) & 0xff] as number) ^ (sum >>> 8);
   }
   return ~sum >>> 0;
 }

@@ -168,6 +168,8 @@ export type Cause =
   | 'stored-in-part'
   /** A message came after a later one of its producer. */
   | 'reordered'
+  /** No disk lost anything, and after a cut of links the nodes kept another history. */
+  | 'history-replaced'
   /** A node confirmed a message while it was cut off from the majority. */
   | 'minority-confirmed'
   /** The nodes that were left did not confirm again in time. */

@@ -75,13 +75,25 @@ function pickShape(random: Random): MessageShape {
   return 'text';
 }
 
+/** Share of the messages whose first delivery is refused while calls of the target fail. */
+const REFUSED_PERCENT = 33;
+
 /**
  * Chooses the receiver's answer to the n-th delivery of a message. Mostly it accepts after a short delay, so
  * that deliveries are under way at any moment. It defers a few messages at their first delivery.
+ * @param refusesSome true while calls of the target fail. Many messages are deferred then, because what a target writes
+ *   after a refused delivery may fail, too. A held delivery would never come to that.
  */
-export function chooseReception(random: Random, id: string | null, delivery: number): DeliveryReply {
+export function chooseReception(
+  random: Random,
+  id: string | null,
+  delivery: number,
+  refusesSome = false,
+): DeliveryReply {
   const own = random.fork(`reception-${id}-${delivery}`);
   const dice = own.int(100);
+  if (refusesSome && delivery === 1 && dice < REFUSED_PERCENT)
+    return { answer: 'later', delayMs: 0, evenHeld: true };
   if (delivery === 1 && dice < 1) return { answer: 'later', delayMs: own.int(10) };
   if (dice < 6) return { answer: 'accept', delayMs: 20 + own.int(60) };
   return { answer: 'accept', delayMs: dice < 50 ? own.int(6) : 0 };

@@ -85,6 +85,14 @@ t.test('the receiver mostly accepts, and defers only first deliveries', async (t
   for (let n = 0; n < 1000; n++) t.equal(chooseReception(seeded(1), `1-1-${n}`, 2).answer, 'accept');
 });
 
+t.test('while calls fail many first deliveries are refused at once, and no later ones', async (t) => {
+  const answers = Array.from({ length: 1000 }, (_, n) => chooseReception(seeded(1), `1-1-${n}`, 1, true));
+  const refused = answers.filter(({ answer }) => answer === 'later');
+  t.ok(refused.length > 200 && refused.length < 500, `${refused.length} of 1000`);
+  t.ok(refused.every(({ evenHeld, delayMs }) => evenHeld && delayMs === 0));
+  for (let n = 0; n < 1000; n++) t.equal(chooseReception(seeded(1), `1-1-${n}`, 2, true).answer, 'accept');
+});
+
 t.test('the ledger counts the messages that are at risk', async (t) => {
   const { ledger, recorder } = newLedger(t);
   const receipts = ledger.trackReceipts(recordReceipts(recorder));
