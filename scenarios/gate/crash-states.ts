@@ -13,14 +13,25 @@ import type { PreparedRuntime } from '../runtime/runtime.js';
 /** Requirement that an exploration of crash states measures. */
 const EXPLORED_REQUIREMENT = 'PP-13';
 /** Shortest budget of a gate that explores crash states: a shorter one is needed for the faults. */
-export const MIN_GATE_BUDGET_MS = 60_000;
+const MIN_GATE_BUDGET_MS = 60_000;
 /** Share of the budget of a gate that its exploration gets. */
 const BUDGET_SHARE = 1 / 6;
 /** Limits of the time of an exploration in a gate. */
 export const MIN_EXPLORATION_MS = 12_000;
 const MAX_EXPLORATION_MS = 120_000;
 /** The same for a cluster, which needs seconds for each state. */
-const CLUSTER = { minGateBudgetMs: 180_000, minExplorationMs: 60_000 };
+const MIN_CLUSTER_GATE_BUDGET_MS = 180_000;
+const MIN_CLUSTER_EXPLORATION_MS = 60_000;
+
+/** Returns the shortest budget of a gate that explores crash states of a target, and the shortest time that it gives them. */
+export function explorationMinimum({ nodes }: Pick<Target, 'nodes'>): {
+  gateBudgetMs: number;
+  explorationMs: number;
+} {
+  return nodes === undefined
+    ? { gateBudgetMs: MIN_GATE_BUDGET_MS, explorationMs: MIN_EXPLORATION_MS }
+    : { gateBudgetMs: MIN_CLUSTER_GATE_BUDGET_MS, explorationMs: MIN_CLUSTER_EXPLORATION_MS };
+}
 
 /** The exploration of crash states in a gate. */
 export interface GateExploration {
@@ -81,20 +92,17 @@ export function planExploration(
     return {
       unexplored: `a gate with --rounds or --injections explores none (use ${commandLine('explore')})`,
     };
-  const [minBudgetMs, minMs] =
-    target.nodes === undefined
-      ? [MIN_GATE_BUDGET_MS, MIN_EXPLORATION_MS]
-      : [CLUSTER.minGateBudgetMs, CLUSTER.minExplorationMs];
-  if (budgetMs < minBudgetMs)
+  const least = explorationMinimum(target);
+  if (budgetMs < least.gateBudgetMs)
     return {
-      unexplored: `a gate explores them only with a budget of ${minBudgetMs / 1000} s or more (--budget ${minBudgetMs / 2000 + minBudgetMs / 1000}s, or ${commandLine('explore')})`,
+      unexplored: `a gate explores them only with a budget of ${least.gateBudgetMs / 1000} s or more (--budget ${(1.5 * least.gateBudgetMs) / 1000}s, or ${commandLine('explore')})`,
     };
   if (runtime.name !== 'process')
     return { unexplored: 'they are explored under process only (--runtime process)' };
   const availability = blocklogAvailability(filesystem.type);
   if (!availability.available) return { unexplored: `${availability.why} (${availability.remedy})` };
   const exploreMs = Math.round(
-    Math.min(MAX_EXPLORATION_MS, Math.max(minMs, budgetMs * BUDGET_SHARE)),
+    Math.min(MAX_EXPLORATION_MS, Math.max(least.explorationMs, budgetMs * BUDGET_SHARE)),
   );
   return {
     exploration: {
