@@ -188,7 +188,8 @@ export class Condenser {
       this.#silent = new Set();
     }
     if (event.kind === 'cluster-state') this.#noteCluster(event);
-    if (event.kind === 'service-exited' && this.#harm.down.includes(nodeOf(event.service))) this.#awaitAgain();
+    if (event.kind === 'service-exited' && this.#harm.down.includes(nodeOf(event.service)))
+      this.#awaitAgain();
     const kind = KINDS.indexOf(event.kind as (typeof KINDS)[number]);
     if (kind >= 0 && 'id' in event && event.id !== null) {
       const number = this.#messages.numberOf(event.id);
