@@ -1,4 +1,4 @@
-import { isLinkFault } from '../history/cluster-states.js';
+import { type Harm, isLinkFault, isSameHarm, NO_HARM } from '../history/cluster-states.js';
 import type { FaultInjected, HistoryEvent } from '../history/events.js';
 import { answersOf } from '../history/traces.js';
 import { firstAfter } from './crashes.js';
@@ -33,10 +33,24 @@ export function clusterHits(history: readonly HistoryEvent[]): ClusterHit[] {
   /** Positions at which the confirmations of an earlier injection stop to count. */
   const limits: number[] = [];
   let confirmed = 0;
+  let harm: Harm = NO_HARM;
+  /** Injections of which a state was recorded. */
+  const begun = new Set<number>();
   history.forEach((event, position) => {
     confirmedBefore.push(confirmed);
     confirmed += answersOf(event).confirmed;
-    if (event.kind === 'installed') limits.push(position);
+    if (event.kind === 'installed') {
+      limits.push(position);
+      harm = NO_HARM;
+    }
+    if (event.kind === 'cluster-state') {
+      const isBegin =
+        !begun.has(event.injection) && isSameHarm({ ...harm, promoted: [] }, { ...event, promoted: [] });
+      begun.add(event.injection);
+      harm = event;
+      // The injection has not done anything yet: what is confirmed now is not confirmed during it.
+      if (isBegin) return;
+    }
     if (event.kind === 'at-risk' || event.kind === 'cluster-state' || event.kind === 'fault') {
       if (!beginOf.has(event.injection)) {
         beginOf.set(event.injection, position);

@@ -5,6 +5,7 @@ import {
   isSameHarm,
   listOf,
   NO_HARM,
+  nodeOf,
   servingNodes,
 } from '../history/cluster-states.js';
 import type { HistoryEvent } from '../history/events.js';
@@ -216,11 +217,6 @@ function electionsOf(
     }
   }
   return elections;
-}
-
-/** Returns the node of a service: `server@a` runs on a. */
-function nodeOf(service: string): string {
-  return service.slice(service.lastIndexOf('@') + 1);
 }
 
 function seconds(ms: number): string {

@@ -19,6 +19,11 @@ export type Harm = Pick<ClusterState, 'down' | 'cut' | 'promoted'>;
 /** State of a cluster of which the kit harms nothing. */
 export const NO_HARM: Harm = { down: [], cut: [] };
 
+/** Returns the node of a service: `server@a` runs on a. */
+export function nodeOf(service: string): string {
+  return service.slice(service.lastIndexOf('@') + 1);
+}
+
 /** Returns whether the kit harms nothing in this state. */
 export function isHealed({ down, cut }: Harm): boolean {
   return down.length === 0 && cut.length === 0;
