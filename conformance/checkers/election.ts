@@ -14,8 +14,9 @@ import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /**
- * Part of the claimed time after a change in which the first submit still counts as one at once. The kit waits exactly as long as
- * claimed for a confirmation: without this, a time in which none came would never be over.
+ * Share of the claimed time. If the first submit comes within this share after a change, the time runs from the change, and
+ * otherwise from that submit. A fault waits for a confirmation exactly as long as claimed: if the time ran from each first submit,
+ * the claimed time would never be over when the fault ends.
  */
 const SOON_SHARE = 0.1;
 

@@ -55,7 +55,7 @@ const MAX_WAITING_LOOKED_AT = 10_000;
  */
 const OVERTAKEN_SHARE = 1 / 100;
 
-/** Part of the greatest number of events that may be messages which a node answered after a change of the cluster. */
+/** Share of the greatest number of events that may be kept because of what nodes answered after a change of the cluster. */
 const CLUSTER_SHARE = 1 / 10;
 
 /** An array of numbers that grows. It holds them in parts, so that it never copies all of them. */
@@ -153,8 +153,9 @@ export class Condenser {
   #waitingLeft: number;
   readonly #waitingPerCrash: number;
   #overtakenLeft: number;
-  /** Nodes of the cluster, none without one; what the kit does to them; and the number of the event that says so. */
+  /** Names of the nodes; empty for a target without `nodes`. */
   #nodes: readonly string[] = [];
+  /** What the kit does to the nodes now, and the number of the event that says so. */
   #harm: Harm = NO_HARM;
   #harmedAt = 0;
   /** For each node that is cut off into a minority, the number of the event since which it is. */
@@ -163,7 +164,7 @@ export class Condenser {
   #silent = new Set<string>();
   /** Number of the event that says that the last change is complete, or that begins it. */
   #silentAt = 0;
-  /** The same before the last change: submits that were not answered then are answered now. */
+  /** `#silent` before the last change, and the number of the event of that state: its submits may be answered only now. */
   #formerlySilent: { nodes: ReadonlySet<string>; since: number } = { nodes: new Set(), since: 0 };
   #clusterLeft: number;
   #omittedDeliveries = new Uint8Array(1 << 16);

@@ -102,7 +102,7 @@ export class NodeDisks {
     const dir = nodes === undefined ? roundDir : join(roundDir, 'nodes', node);
     mkdirSync(dir, { recursive: true });
     const disk = runtime.makeDisk
-      ? await runtime.makeDisk(dir, kind, filesystem, registry)
+      ? await runtime.makeDisk(dir, kind, filesystem, registry, nodes && node)
       : await makeDisk(dir, kind, power, filesystem, registry);
     this.#disks.set(node, disk);
     if (disk.power !== undefined)

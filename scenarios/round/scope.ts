@@ -15,7 +15,7 @@ const CONFIRMS_WITHOUT = 20;
  * Draws the nodes on which a fault acts. The cut right after the install, and a cut in the recovery from another one, act on
  * all nodes: there is no message that a single node could lose. In a replay they are those of the run.
  *
- * A scope that is larger than `tolerates` and smaller than all nodes stops the cluster, and harms no disk that was synced.
+ * A scope may be larger than `tolerates`. The cluster stops then, and still must lose nothing that was synced.
  * @param actsFirst true until the fault has acted on one node in this round: its first injection acts on one, so that a round
  *   always measures what the cluster tolerates.
  */

@@ -19,7 +19,7 @@ export async function openAmqp({ host, port }: Address, timeoutMs: number): Prom
   const url = { protocol: 'amqp', hostname: host, port, heartbeat: 0 };
   const connecting = openGuarded(() => connect(url, { timeout: timeoutMs, noDelay: true }));
   const connection = await withTimeout(connecting, timeoutMs).catch((error: unknown) => {
-    // A stopped server answers once it goes on: that connection is not used.
+    // A stopped server answers after the timeout, when it continues. Close that connection: nothing would use it.
     connecting.then(closeAmqp, () => {});
     throw error;
   });
