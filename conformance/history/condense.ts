@@ -164,7 +164,7 @@ export class Condenser {
   #silent = new Set<string>();
   /** Number of the event that says that the last change is complete, or that begins it. */
   #silentAt = 0;
-  /** `#silent` and `#silentAt` before the last change: submits of that state may be answered only now. */
+  /** `#silent` before the last change, and the number of the event of that state: its submits may be answered only now. */
   #formerlySilent: { nodes: ReadonlySet<string>; since: number } = { nodes: new Set(), since: 0 };
   #clusterLeft: number;
   #omittedDeliveries = new Uint8Array(1 << 16);
