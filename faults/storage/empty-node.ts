@@ -7,7 +7,9 @@ import { majorityOf } from '../link/majority.js';
 
 /** Upper bound of the confirmations of the other nodes before the lost one comes back. */
 const MAX_CONFIRMS = 50;
-/** Upper bound in ms of the wait for them, when they are no majority and none of them was promoted. */
+/** Upper bound in ms of the wait for them, when they are no majority but one of them was promoted. */
+const MAX_PROMOTED_WAIT_MS = 5000;
+/** The same when none of them was promoted: nodes that confirm alone are the exception then. */
 const MAX_MINORITY_WAIT_MS = 2000;
 
 /**
@@ -20,8 +22,8 @@ export function drawLost(random: Random, names: readonly string[], primary: stri
 }
 
 /**
- * Waits for confirmations without the lost node. The node that is left of a pair may need the other one to confirm anything:
- * unless it was promoted, the wait is short.
+ * Waits for confirmations without the lost node. The wait is short when the others are no majority: the node that is left of a
+ * pair may need the other one to confirm anything, also after a promotion.
  * @returns the number of confirmations.
  */
 export async function confirmWithout(
@@ -32,8 +34,9 @@ export async function confirmWithout(
   const names = nodeNames(cluster);
   const others = names.filter((name) => name !== lost);
   const wanted = 1 + random.int(MAX_CONFIRMS);
-  const goesOn = promotes || others.length >= majorityOf(names.length);
-  const waitMs = goesOn ? cluster.electionMs : Math.min(cluster.electionMs, MAX_MINORITY_WAIT_MS);
+  const isMajority = others.length >= majorityOf(names.length);
+  const minorityMs = promotes ? MAX_PROMOTED_WAIT_MS : MAX_MINORITY_WAIT_MS;
+  const waitMs = isMajority ? cluster.electionMs : Math.min(cluster.electionMs, minorityMs);
   return cluster.waitForConfirmsBy(others, wanted, waitMs);
 }
 

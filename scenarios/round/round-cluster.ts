@@ -11,6 +11,7 @@ import type {
   Service,
 } from '../../faults/fault.js';
 import { LossWatch } from '../../faults/files/loss-watch.js';
+import type { CommandResult } from '../runtime/runtime.js';
 import type { LaunchedTarget } from './launch.js';
 import { type NodeDisks, ONLY_NODE } from './node-disks.js';
 import type { Ledger } from './workload/ledger.js';
@@ -194,7 +195,8 @@ export class RoundCluster implements ClusterContext {
     promotion.nodes.push(node);
     this.noteState(this.#state);
     try {
-      await one.deployment.runCommand(`promote@${node}`, one.expand(command), installTimeoutMs);
+      const result = await one.deployment.runCommand(`promote@${node}`, one.expand(command), installTimeoutMs);
+      requireSuccess(node, result);
     } catch (error) {
       promotion.nodes.pop();
       throw error;
@@ -212,6 +214,14 @@ export class RoundCluster implements ClusterContext {
       ...(network.impair && { impair: network.impair.bind(network) }),
     };
   }
+}
+
+/** @throws Error when the command did not promote the node: it may refuse, or the node may not be ready for it. */
+function requireSuccess(node: string, { code, timedOut, stdout, stderr }: CommandResult): void {
+  if (code === 0) return;
+  const how = timedOut ? 'took too long' : `ended with code ${code}`;
+  const said = `${stderr}\n${stdout}`.trim().split('\n', 1)[0] ?? '';
+  throw new Error(`promote on ${node} ${how}${said === '' ? '' : `: ${said}`}`);
 }
 
 function asHarm({ down, cut }: { down: readonly string[]; cut: readonly LinkCut[] }): Harm {

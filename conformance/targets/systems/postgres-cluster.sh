@@ -99,6 +99,11 @@ case "$what" in
     done
     ;;
   promote)
+    # A server that is only starting forgets the order. It writes its state into this file.
+    for _ in $(seq 150); do
+      ! sed -n 8p "$cluster/postmaster.pid" 2> /dev/null | grep -q 'ready\|standby' || break
+      sleep 0.2
+    done
     as_postgres "$programs/pg_ctl" promote -D "$cluster" -t 30
     ;;
 esac
