@@ -5,7 +5,14 @@ import { list } from '../link/shapes.js';
 import { blocklogAvailability } from '../power/blocklog-availability.js';
 import { cutNodes, cuttable } from '../power/cut-nodes.js';
 import { sample } from '../random-choice.js';
+import { sleep } from '../waiting.js';
 import { confirmWithout, drawLost, returnEmpty } from './empty-node.js';
+
+/**
+ * Upper bound in ms of the time between the stop of the disks and the death of the nodes. An answer in this time did not wait for
+ * the disk. Without it, nodes that flush a moment after they answer would rarely be caught.
+ */
+const MAX_ANSWERS_MS = 200;
 
 /**
  * The disk of one node is lost, and at the same instant the power of all others is cut. What the lost node had confirmed is
@@ -45,8 +52,11 @@ export const nodeLossPower: Fault = {
 
     cluster.noteState({ down: names, cut: [] });
     let killed: string[] = [];
-    const power = await cutNodes(cutOnes, random, async () => {
-      killed = await killServices(node?.services ?? []);
+    const power = await cutNodes(cutOnes, random, {
+      beforeKill: () => sleep(random.int(MAX_ANSWERS_MS), signal),
+      whileStopped: async () => {
+        killed = await killServices(node?.services ?? []);
+      },
     });
     for (const name of others) await cluster.start(name);
     cluster.noteState({ down: [lost], cut: [] });

@@ -1,9 +1,12 @@
 import type { ClusterContext, Fault, FaultNode, Injection, Random } from '../../faults/fault.js';
+import { majorityOf } from '../../faults/link/majority.js';
 import { sample } from '../../faults/random-choice.js';
 import type { PlannedInjection } from './schedule.js';
 
 /** Number of confirmations for which a cluster works without the nodes that a fault has taken. */
 const CONFIRMS_WITHOUT = 20;
+/** Upper bound in ms of the wait for them when the nodes that are left are no majority. */
+const MAX_MINORITY_WAIT_MS = 2000;
 
 /**
  * Draws the nodes on which a fault acts. The cut right after the install, and a cut in the recovery from another one, act on
@@ -64,5 +67,8 @@ export async function runWithout(
   const down = taken.map(({ name }) => name);
   cluster.noteState({ down, cut: [] });
   const rest = cluster.nodes.map(({ name }) => name).filter((name) => !down.includes(name));
-  await cluster.waitForConfirmsBy(rest, CONFIRMS_WITHOUT, cluster.electionMs);
+  // The rest of a pair may be unable to confirm alone.
+  const isMajority = rest.length >= majorityOf(cluster.nodes.length);
+  const waitMs = isMajority ? cluster.electionMs : Math.min(cluster.electionMs, MAX_MINORITY_WAIT_MS);
+  await cluster.waitForConfirmsBy(rest, CONFIRMS_WITHOUT, waitMs);
 }
