@@ -92,5 +92,8 @@ t.test('a pair may stand still while it is cut, and must confirm again when it i
     }
   }
   const silent = new FakeCluster({ names: ['a', 'b'], tolerates: 1, swallows: 0, confirmsAtMost: 0 });
-  t.match(await partition.inject(silent.context(1, NO_DIRECTORIES)), { hit: false, detail: /no packet was sent/ });
+  t.match(await partition.inject(silent.context(1, NO_DIRECTORIES)), {
+    hit: false,
+    detail: /no packet was sent/,
+  });
 });

@@ -50,17 +50,20 @@ t.test('node-loss-power stops the other disks, kills the lost node, and brings i
   t.match(injection.detail, new RegExp(`^${lost} and its disk lost; ${others[0]}: power cut`));
 });
 
-t.test('node-loss-power takes the node that confirms in most draws, and promotes the other one', async (t) => {
-  let primaries = 0;
-  for (const seed of SEEDS) {
-    const cluster = new FakeCluster(PAIR);
-    const { detail } = await nodeLossPower.inject(cluster.context(seed, NO_DIRECTORIES));
-    const takesPrimary = detail.startsWith('a and its disk lost');
-    t.equal(cluster.log.includes('promote b'), takesPrimary, detail);
-    if (takesPrimary) primaries += 1;
-  }
-  t.ok(primaries > SEEDS.length / 2 && primaries < SEEDS.length, `${primaries} of ${SEEDS.length}`);
-});
+t.test(
+  'node-loss-power takes the node that confirms in most draws, and promotes the other one',
+  async (t) => {
+    let primaries = 0;
+    for (const seed of SEEDS) {
+      const cluster = new FakeCluster(PAIR);
+      const { detail } = await nodeLossPower.inject(cluster.context(seed, NO_DIRECTORIES));
+      const takesPrimary = detail.startsWith('a and its disk lost');
+      t.equal(cluster.log.includes('promote b'), takesPrimary, detail);
+      if (takesPrimary) primaries += 1;
+    }
+    t.ok(primaries > SEEDS.length / 2 && primaries < SEEDS.length, `${primaries} of ${SEEDS.length}`);
+  },
+);
 
 t.test('node-loss-power leaves alone what it cannot harm, and says why', async (t) => {
   const idle = new FakeCluster({ ...PAIR, confirmsAtMost: 0 });

@@ -42,9 +42,7 @@ export async function selectFaults(
   for (const name of wanted ?? []) checkFaultName(target, name, survived);
   const named = (wanted ?? []).flatMap((name) => killOneNamed(name) ?? []);
   const chosen = wanted
-    ? survived
-        .filter(({ name, family }) => wanted.includes(name) || wanted.includes(family))
-        .concat(named)
+    ? survived.filter(({ name, family }) => wanted.includes(name) || wanted.includes(family)).concat(named)
     : survived;
   const selection: Selection = { faults: [], unavailable: [], ...(wanted === undefined ? {} : { wanted }) };
   for (const fault of chosen) {

@@ -35,27 +35,31 @@ t.test('the reason why a node cannot see another boot is returned, and told', as
   t.equal(withOldBoot('power cut', undefined), 'power cut');
 });
 
-t.test('a node whose power was cut sees another boot id before it starts again, and no other one does', async (t) => {
-  for (let seed = 1; seed <= 20; seed++) {
-    const { launched, boots } = machinesOf([]);
-    const cluster = new FakeCluster({ names: NAMES, tolerates: 1 });
-    const nodes = cluster.nodes.map((node) => ({
-      ...node,
-      powerDisk: node.powerDisk && rebootAfterCut(node.powerDisk, () => rebootNode(launched, node.name)),
-    }));
-    /** Boot ids when a node is started. */
-    const seen: (readonly [string, number | undefined])[] = [];
-    const start = cluster.start.bind(cluster);
-    cluster.start = async (name) => {
-      seen.push([name, boots.get(name)]);
-      await start(name);
-    };
-    Object.assign(cluster, { nodes });
-    const injection = await cutThenElect.inject(cluster.context(seed, NO_DIRECTORIES));
-    const [isolated = '', cut = ''] = injection.nodes ?? [];
-    t.match(injection, { hit: true });
-    t.strictSame(seen, [[cut, 2]]);
-    for (const name of NAMES) t.equal(boots.get(name), name === cut ? 2 : 1, `${name}, isolated: ${isolated}`);
-    t.equal(/the old boot id/.test(injection.detail), cut === 'c');
-  }
-});
+t.test(
+  'a node whose power was cut sees another boot id before it starts again, and no other one does',
+  async (t) => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const { launched, boots } = machinesOf([]);
+      const cluster = new FakeCluster({ names: NAMES, tolerates: 1 });
+      const nodes = cluster.nodes.map((node) => ({
+        ...node,
+        powerDisk: node.powerDisk && rebootAfterCut(node.powerDisk, () => rebootNode(launched, node.name)),
+      }));
+      /** Boot ids when a node is started. */
+      const seen: (readonly [string, number | undefined])[] = [];
+      const start = cluster.start.bind(cluster);
+      cluster.start = async (name) => {
+        seen.push([name, boots.get(name)]);
+        await start(name);
+      };
+      Object.assign(cluster, { nodes });
+      const injection = await cutThenElect.inject(cluster.context(seed, NO_DIRECTORIES));
+      const [isolated = '', cut = ''] = injection.nodes ?? [];
+      t.match(injection, { hit: true });
+      t.strictSame(seen, [[cut, 2]]);
+      for (const name of NAMES)
+        t.equal(boots.get(name), name === cut ? 2 : 1, `${name}, isolated: ${isolated}`);
+      t.equal(/the old boot id/.test(injection.detail), cut === 'c');
+    }
+  },
+);

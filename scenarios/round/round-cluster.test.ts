@@ -52,7 +52,10 @@ t.test('a promote command that fails promotes nobody, is repeated, and its reaso
   const { cluster, log, states } = clusterOf(() =>
     ++calls < 3 ? { code: 1, stderr: 'promote: this node is stale\nmore' } : {},
   );
-  await t.rejects(cluster.promote?.('b') ?? Promise.resolve(), /^promote on b ended with code 1: promote: this node is stale$/);
+  await t.rejects(
+    cluster.promote?.('b') ?? Promise.resolve(),
+    /^promote on b ended with code 1: promote: this node is stale$/,
+  );
   t.notOk(states.at(-1)?.promoted, 'the last state has no promoted node');
   const { signal } = new AbortController();
   t.equal(await promoteOne(cluster, ['b'], 30_000, signal), 'b promoted');
@@ -62,14 +65,20 @@ t.test('a promote command that fails promotes nobody, is repeated, and its reaso
 
 t.test('a promote command that takes too long promotes nobody', async (t) => {
   const { cluster, states } = clusterOf(() => ({ code: null, timedOut: true }));
-  t.match(await promoteOne(cluster, ['b'], 0, new AbortController().signal), /could not be promoted.*took too long/);
+  t.match(
+    await promoteOne(cluster, ['b'], 0, new AbortController().signal),
+    /could not be promoted.*took too long/,
+  );
   t.notOk(states.at(-1)?.promoted);
 });
 
-t.test('a node whose disk was replaced boots again before its install, and a start boots nothing', async (t) => {
-  const { cluster, log } = clusterOf(() => ({}));
-  await cluster.replaceDisk('b', { install: true });
-  await cluster.start('b');
-  await cluster.start('a');
-  t.strictSame(log, ['replace b', 'reboot b', 'install b', 'start b', 'start a']);
-});
+t.test(
+  'a node whose disk was replaced boots again before its install, and a start boots nothing',
+  async (t) => {
+    const { cluster, log } = clusterOf(() => ({}));
+    await cluster.replaceDisk('b', { install: true });
+    await cluster.start('b');
+    await cluster.start('a');
+    t.strictSame(log, ['replace b', 'reboot b', 'install b', 'start b', 'start a']);
+  },
+);

@@ -61,7 +61,10 @@ function withNodeName(losses: LossObserver, node: string): LossObserver {
  * lives, because the end of a boot removes directories that its processes see their data through.
  * @returns the reason when it cannot see another boot id.
  */
-export async function rebootNode({ nodes }: Pick<LaunchedTarget, 'nodes'>, name: string): Promise<string | undefined> {
+export async function rebootNode(
+  { nodes }: Pick<LaunchedTarget, 'nodes'>,
+  name: string,
+): Promise<string | undefined> {
   const node = nodes.find((one) => one.name === name);
   const isDead = node?.services.every((service) => service.pids().length === 0);
   return isDead ? node?.deployment.reboot() : undefined;
@@ -195,7 +198,11 @@ export class RoundCluster implements ClusterContext {
     promotion.nodes.push(node);
     this.noteState(this.#state);
     try {
-      const result = await one.deployment.runCommand(`promote@${node}`, one.expand(command), installTimeoutMs);
+      const result = await one.deployment.runCommand(
+        `promote@${node}`,
+        one.expand(command),
+        installTimeoutMs,
+      );
       requireSuccess(node, result);
     } catch (error) {
       promotion.nodes.pop();

@@ -395,7 +395,9 @@ class Round {
         disks: this.#disks,
         watchDisk: (disk) => {
           const watched = this.#atRisk.watchDisk(disk);
-          return target.nodes === undefined ? watched : rebootAfterCut(watched, () => rebootNode(launched, name));
+          return target.nodes === undefined
+            ? watched
+            : rebootAfterCut(watched, () => rebootNode(launched, name));
         },
         messagesIn: (bytes) => this.#ledger.outstandingIn(bytes),
       }),
