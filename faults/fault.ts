@@ -384,6 +384,8 @@ export interface Fault {
    * shares it.
    */
   readonly family: string;
+  /** Families that a target must claim besides `family`, because the fault does what they do as well. Default: none. */
+  readonly alsoClaimed?: readonly string[];
   /** One line for people: what the fault does, and why a correct target survives it. */
   readonly summary: string;
   readonly needs: Needs;

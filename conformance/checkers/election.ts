@@ -26,6 +26,8 @@ interface Election {
   harm: Harm;
   /** The nodes that must confirm. */
   serving: ReadonlySet<string>;
+  /** True when these nodes are no majority, and go on because one of them was promoted. */
+  byPromotion: boolean;
   /** The claimed time in milliseconds, with the time of a recovery if the nodes need one that the kit has just started. */
   limitMs: number;
   /** Time from which the claimed time runs, in milliseconds. */
@@ -62,7 +64,9 @@ export function checkElection(
   for (const one of elections.filter(({ result }) => result === 'late'))
     violations.add(`${describe(one)}; ${seconds(one.limitMs)} are claimed`);
   const measured = elections.filter(({ result }) => result !== 'undecided');
-  const harmed = elections.filter(({ harm }) => !isHealed(harm));
+  // A node that was promoted may wait for another one before it confirms: a short state of it demands nothing.
+  const isDemanded = ({ byPromotion, result }: Election) => !byPromotion || result !== 'undecided';
+  const harmed = elections.filter((one) => !isHealed(one.harm) && isDemanded(one));
   const harmedMeasured = harmed.filter((one) => measured.includes(one)).length;
   const worstElectionMs = Math.round(Math.max(0, ...measured.map(({ tookMs }) => tookMs)));
   const figures = {
@@ -174,6 +178,7 @@ function electionsOf(
         const limitMs = isReady ? electionMs : electionMs + recoveryMs;
         current = {
           ...{ injection: event.injection, harm, serving: new Set(serving), limitMs, startMs: event.atMs },
+          byPromotion: serving.length * 2 <= nodes.length,
           ...{ firstTryMs: Number.POSITIVE_INFINITY, open: new Map(), refused: 0, endMs: undefined },
           ...{ result: 'undecided', tookMs: 0 },
         };

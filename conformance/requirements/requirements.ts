@@ -488,11 +488,11 @@ export const REQUIREMENTS: readonly Requirement[] = [
     title: 'a confirmation outlives the loss of a disk',
     sentence:
       'A cluster MUST deliver each message that it has confirmed, although one node comes back with an empty disk or is replaced by another node.',
-    why: 'A disk can fail for ever. A node that comes back empty, and counts as one that has every message, can empty the whole cluster.',
+    why: 'A disk can fail for ever. The same failure of the power supply can take the page cache of the other nodes. A node that comes back empty, and counts as one that has every message, can empty the whole cluster.',
     source:
       'The claim in the target file: `guarantee.cluster`; Liskov and Cowling, Viewstamped Replication Revisited (MIT-CSAIL-TR-2012-021), section 4.3 (recovery of a replica without its disk)',
     scenarios:
-      'The fault node-loss: the processes of a node are killed and its disk is replaced by an empty one. If the target has a `promote` command, another node takes over.',
+      'The fault node-loss: the processes of a node are killed and its disk is replaced by an empty one. If the target has a `promote` command, another node takes over. The fault node-loss-power, if the target claims power-cut as well: at the same instant the power of all other nodes is cut, and they go on from their disks.',
     evidence:
       'A disk was lost, and messages were confirmed during or after it. Each message that was confirmed before or during the fault has an accepted delivery.',
     notEvidence: 'A node whose disk had no message since the last fault.',

@@ -17,6 +17,7 @@ import { full } from '../storage/full.js';
 import { indexLoss } from '../storage/index-loss.js';
 import { ioError } from '../storage/io-error.js';
 import { nodeLoss } from '../storage/node-loss.js';
+import { nodeLossPower } from '../storage/node-loss-power.js';
 import { tear } from '../storage/tear.js';
 
 /** Every fault, in the order in which the rounds use them. */
@@ -41,7 +42,16 @@ export const FAULTS: readonly Fault[] = [
   linkLoss,
   cutThenElect,
   nodeLoss,
+  nodeLossPower,
 ];
+
+/** Returns the faults that a target claims to survive, if these are the families that its guarantee names. */
+export function claimedFaults(families: Iterable<string>): Fault[] {
+  const claimed = new Set(families);
+  return FAULTS.filter(({ family, alsoClaimed = [] }) =>
+    [family, ...alsoClaimed].every((name) => claimed.has(name)),
+  );
+}
 
 /** Finds a fault by its name. A name may include a service: `kill-one:worker-a`. */
 export function findFault(name: string): Fault | undefined {

@@ -69,3 +69,31 @@ t.test('in some draws, the primary of a pair is cut off and the other node promo
   }
   t.ok(promotions > 1 && promotions < 12, `${promotions} promotions`);
 });
+
+t.test('a pair may stand still while it is cut, and must confirm again when it is healed', async (t) => {
+  for (const [confirmsAgain, hit] of [
+    [3, true],
+    [0, false],
+  ] as const) {
+    for (const seed of SEEDS.slice(0, 6)) {
+      const cluster = new FakeCluster({ names: ['a', 'b'], tolerates: 1 });
+      cluster.waitForConfirmsBy = async () => {
+        const isCut = (cluster.states.at(-1)?.cut.length ?? 0) > 0;
+        return isCut ? 0 : confirmsAgain;
+      };
+      const injection = await partition.inject(cluster.context(seed, NO_DIRECTORIES));
+      t.match(injection, {
+        hit,
+        detail: hit
+          ? /, 0 confirmed meanwhile, .*; confirmed again after the healing$/
+          : /nothing was confirmed in 1 s after the healing/,
+      });
+      t.same(cluster.states.at(-1), { down: [], cut: [] });
+    }
+  }
+  const silent = new FakeCluster({ names: ['a', 'b'], tolerates: 1, swallows: 0, confirmsAtMost: 0 });
+  t.match(await partition.inject(silent.context(1, NO_DIRECTORIES)), {
+    hit: false,
+    detail: /no packet was sent/,
+  });
+});

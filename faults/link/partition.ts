@@ -19,7 +19,8 @@ const MAX_NOTICE_MS = 1000;
 
 /**
  * Cuts links between nodes, and heals them. In some draws the cut lasts until the nodes that may confirm have confirmed
- * again. In a cluster whose operator promotes nodes, some draws cut the primary off and promote another node.
+ * again. In a cluster whose operator promotes nodes, some draws cut the primary off and promote another node. A pair of which
+ * none is promoted may stand still while it is cut, and must confirm again when it is healed.
  */
 export const partition: Fault = {
   name: 'partition',
@@ -54,7 +55,11 @@ export const partition: Fault = {
     const swallowed = await cluster.links.swallowedPackets();
     const tookMs = Math.round(performance.now() - startMs);
     const detail = `${shape.detail} for ${tookMs} ms${promotion}, ${confirmed} confirmed meanwhile, ${swallowed} packets lost`;
-    return judge({ detail, side, confirmed, swallowed, harmed: shape.harmed });
+    const outcome = { detail, side, confirmed, swallowed, harmed: shape.harmed };
+    const mayStandStill = names.length === 2 && oldPrimary === undefined;
+    return mayStandStill && confirmed === 0 && swallowed > 0
+      ? judgeStandstill(context, cluster, outcome)
+      : judge(outcome);
   },
   heal: healLinks,
 };
@@ -78,6 +83,25 @@ function judge({ detail, side, confirmed, swallowed, harmed }: Outcome): Injecti
           ? `nothing was confirmed meanwhile, although ${list(side)} might`
           : undefined;
   const injection = why === undefined ? hit(detail, 'none', []) : miss(`${detail}; ${why}`);
+  return { ...injection, nodes: harmed };
+}
+
+/**
+ * Judges the cut of a pair whose nodes confirm only together, and of which none was promoted: nothing can be confirmed
+ * meanwhile. It hit if the pair confirms again after the healing.
+ */
+async function judgeStandstill(
+  context: FaultContext,
+  cluster: ClusterContext,
+  { detail, harmed }: Outcome,
+): Promise<Injection> {
+  await healLinks(context);
+  const waitMs = Math.min(cluster.electionMs, MAX_ELECTION_MS);
+  const again = await cluster.waitForConfirmsBy(nodeNames(cluster), 1, waitMs);
+  const injection =
+    again > 0
+      ? hit(`${detail}; confirmed again after the healing`, 'none', [])
+      : miss(`${detail}; nothing was confirmed in ${waitMs / 1000} s after the healing`);
   return { ...injection, nodes: harmed };
 }
 

@@ -30,12 +30,13 @@ export function cuttable(nodes: readonly FaultNode[]): CutNode[] {
  * Between the first two steps the nodes may still answer, but such an answer can rest only on earlier work of the disk: an
  * answer that has to wait for the disk never comes. So everything that is confirmed must be on the disk. Stopping the
  * processes in between would not help, because a process that waits for the disk does not react to SIGSTOP.
- * @param whileStopped runs when the processes were killed and the disks are still stopped.
+ * @param steps.beforeKill runs when the disks are stopped and the processes still live.
+ * @param steps.whileStopped runs when the processes were killed and the disks are still stopped.
  */
 export async function cutNodes(
   nodes: readonly CutNode[],
   random: Random,
-  whileStopped: () => Promise<void> = async () => {},
+  { beforeKill, whileStopped }: { beforeKill?: () => Promise<void>; whileStopped?: () => Promise<void> } = {},
 ): Promise<NodesCut> {
   const stoppedMs = performance.now();
   const services = nodes.flatMap((node) => node.services);
@@ -46,9 +47,10 @@ export async function cutNodes(
       if (stop.status === 'rejected') throw stop.reason;
       cutPoints.push(stop.value);
     }
+    await beforeKill?.();
     const toKill = nodes.filter(({ powerDisk }) => !powerDisk.killsTarget);
     await Promise.all(toKill.flatMap((node) => node.services.map((service) => service.signal('SIGKILL'))));
-    await whileStopped();
+    await whileStopped?.();
   } finally {
     await resumeAll(nodes.filter((_, index) => stops[index]?.status === 'fulfilled'));
   }

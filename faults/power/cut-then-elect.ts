@@ -67,9 +67,9 @@ export const cutThenElect: Fault = {
     const nextMajority = [roles.isolated, roles.cut, ...roles.helpers];
     const away = between(roles.away, nextMajority);
     const cutOff: LinkCut[] = [...withoutIsolated, ...between(roles.away, [roles.cut, ...roles.helpers])];
-    const power = await cutNodes([victim], random, () =>
-      changeLinks(cluster, { down: [roles.cut], cut: cutOff }),
-    );
+    const power = await cutNodes([victim], random, {
+      whileStopped: () => changeLinks(cluster, { down: [roles.cut], cut: cutOff }),
+    });
     await changeLinks(cluster, { down: [roles.cut], cut: away });
     await cluster.start(roles.cut);
     cluster.noteState({ down: [], cut: away });

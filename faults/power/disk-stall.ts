@@ -11,6 +11,8 @@ import { cutNodes, cuttable } from './cut-nodes.js';
  */
 const MIN_STALL_MS = 1000;
 const MAX_STALL_MS = 60_000;
+/** Upper limit of a stall in a cluster, in ms: the other nodes have gone on by then, or a pair stands still. */
+const MAX_CLUSTER_STALL_MS = 15_000;
 /** Interval in ms between two looks at the processes. */
 const LOOK_MS = 50;
 /** Number of looks in a row that must find a thread waiting: a thread also waits for other disks, but not that long. */
@@ -42,7 +44,8 @@ export const diskStall: Fault = {
     if (node === undefined || stall === undefined)
       return miss('the data is on a disk that the kit cannot stop for a while');
     if (liveServices(context).length === 0) return miss('no service had a process');
-    const stallMs = Math.round(MIN_STALL_MS * (MAX_STALL_MS / MIN_STALL_MS) ** (random.real() ** 2));
+    const maxMs = context.cluster === undefined ? MAX_STALL_MS : MAX_CLUSTER_STALL_MS;
+    const stallMs = Math.round(MIN_STALL_MS * (maxMs / MIN_STALL_MS) ** (random.real() ** 2));
     const endsWithCut = random.int(2) === 0;
     const named = context.cluster && { nodes: [node.name] };
     const startMs = performance.now();

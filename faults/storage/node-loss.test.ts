@@ -27,17 +27,17 @@ t.test('node-loss kills one node, lets the others confirm, and starts it with an
 });
 
 t.test('node-loss promotes another node when the lost one was the primary', async (t) => {
-  const lost = new Set<string>();
+  const lost = { a: 0, b: 0 };
   for (const seed of SEEDS) {
     const cluster = new FakeCluster(PAIR);
     const injection = await nodeLoss.inject(cluster.context(seed, NO_DIRECTORIES));
     t.match(injection, { hit: true }, injection.detail);
     const [node = ''] = injection.nodes ?? [];
-    lost.add(node);
+    lost[node === 'a' ? 'a' : 'b'] += 1;
     t.equal(cluster.log.includes('promote b'), node === 'a');
     t.equal(cluster.lost, 0);
   }
-  t.same([...lost].sort(), ['a', 'b']);
+  t.ok(lost.b > 0 && lost.a > lost.b, `the primary is lost in most draws: ${lost.a} and ${lost.b}`);
 });
 
 t.test('node-loss leaves a cluster alone whose primary is not known', async (t) => {

@@ -1,19 +1,14 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, miss } from '../injection.js';
 import { findPrimary, healLinks, nodeNames, promoteOne } from '../link/cluster-steps.js';
-import { majorityOf } from '../link/majority.js';
 import { list } from '../link/shapes.js';
 import { AVAILABLE } from '../programs.js';
 import { sample } from '../random-choice.js';
-
-/** Upper bound of the confirmations of the other nodes before the lost one comes back. */
-const MAX_CONFIRMS = 50;
-/** Upper bound in ms of the wait for them, when they are no majority. */
-const MAX_MINORITY_WAIT_MS = 5000;
+import { confirmWithout, drawLost, returnEmpty } from './empty-node.js';
 
 /**
  * Kills a node, and its disk is gone. The others go on confirming without it. Then it comes back with an empty disk and
- * joins again. In a cluster whose operator promotes nodes, the lost node is the primary in half of the draws, and another is
+ * joins again. In a cluster whose operator promotes nodes, the lost node is the primary in three of four draws, and another is
  * promoted.
  *
  * A round has at most one such fault: until the new node holds everything again, a second loss may take the only copy, and
@@ -26,7 +21,7 @@ export const nodeLoss: Fault = {
   needs: { target: 'up', disk: 'any', nodes: 'cluster' },
   actsOnStoredData: true,
   oncePerRound: true,
-  holdsReceivers: 'sometimes',
+  holdsReceivers: 'always',
   available: async () => AVAILABLE,
   async inject(context: FaultContext): Promise<Injection> {
     const { cluster, random, signal } = context;
@@ -36,30 +31,22 @@ export const nodeLoss: Fault = {
     const primary = cluster.promote === undefined ? undefined : await findPrimary(cluster);
     if (cluster.promote !== undefined && primary === undefined)
       return miss('the primary is not known: no node confirmed, or more than one');
-    const takesPrimary = primary !== undefined && random.int(2) === 0;
-    const lost = takesPrimary ? primary : random.pick(names.filter((name) => name !== primary));
+    const lost = drawLost(random, names, primary);
+    const promotes = lost === primary;
     const node = cluster.nodes.find(({ name }) => name === lost);
     const others = names.filter((name) => name !== lost);
-    const wanted = 1 + random.int(MAX_CONFIRMS);
     cluster.noteState({ down: [lost], cut: [] });
     const stoppedMs = performance.now();
     const killed = await killServices(node?.services ?? []);
     if (killed.length === 0) return { ...miss(`no service of ${lost} had a process`), nodes: [] };
     let story = `${lost} and its disk lost`;
-    if (takesPrimary) {
+    if (promotes) {
       const candidates = sample(random, others, others.length);
       story += `, ${await promoteOne(cluster, candidates, cluster.electionMs, signal)}`;
     }
-    // The node that is left of a pair may need the other one to confirm anything.
-    const isMajority = others.length >= majorityOf(names.length);
-    const waitMs = isMajority ? cluster.electionMs : Math.min(cluster.electionMs, MAX_MINORITY_WAIT_MS);
-    const meanwhile = await cluster.waitForConfirmsBy(others, wanted, waitMs);
-    await cluster.replaceDisk(lost, { install: true });
-    await cluster.start(lost);
-    cluster.noteState({ down: [], cut: [] });
-    const later = meanwhile > 0 ? 0 : await cluster.waitForConfirmsBy(names, 1, cluster.electionMs);
+    const meanwhile = await confirmWithout(context, cluster, { lost, promotes });
+    const confirmed = await returnEmpty(cluster, lost, meanwhile);
     const detail = `${story}, ${meanwhile} confirmed by ${list(others)}; ${lost} started with an empty disk`;
-    const confirmed = meanwhile + later > 0;
     return {
       ...hit(confirmed ? detail : `${detail}; nothing was confirmed afterwards`, 'machine', killed),
       hit: confirmed,

@@ -4,7 +4,7 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import { withExample } from '../../conformance/target-file/key-examples.js';
 import { loadTarget, TargetFileError } from '../../conformance/target-file/load.js';
 import { portNames, unusedDataProblems } from '../../conformance/target-file/placeholders.js';
-import { FAULTS } from '../../faults/catalogue/catalogue.js';
+import { claimedFaults } from '../../faults/catalogue/catalogue.js';
 import { commandLine } from '../host/command-line.js';
 import { log, print, printJson } from '../host/console.js';
 import { styleFor } from '../report/style.js';
@@ -121,8 +121,7 @@ function imageNotes(target: Target, prepared: PreparedRuntime): string[] {
   const notes = Object.keys(target.services).map(
     (name) => `services.${name}: runs in the image ${prepared.imageOf?.(name) ?? ''}`,
   );
-  for (const fault of FAULTS) {
-    if (!(target.guarantee.faults as readonly string[]).includes(fault.family)) continue;
+  for (const fault of claimedFaults(target.guarantee.faults)) {
     const supported = prepared.supports(fault);
     if (!supported.available) notes.push(`${fault.name}: ${supported.why}; ${supported.remedy}`);
   }

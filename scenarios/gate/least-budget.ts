@@ -2,11 +2,13 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { explorationMinimum } from './crash-states.js';
-import { firstTailMs } from './places.js';
+import { firstTailMs, furtherPowerMs } from './places.js';
 
 /** Number of faults that fit into one round, and the time that such a round takes on an idle machine. */
 const FAULTS_PER_ROUND = 5;
 const FULL_ROUND_MS = 22_000;
+/** The same for a cluster: its faults wait for elections and promotions, and its drain and stop take longer. */
+const FULL_CLUSTER_ROUND_MS = 50_000;
 /** Time for the first power cuts: set-up of the disk, cuts, recoveries. */
 const POWER_ROUND_MS = 10_000;
 const STEP_MS = 5000;
@@ -22,9 +24,12 @@ export function leastBudgetMs(
   runtime: PreparedRuntime,
   explores: boolean,
 ): number {
-  const others = faults.filter(({ family }) => family !== 'power-cut').length;
-  const hasPower = others < faults.length;
-  const roundsMs = (others / FAULTS_PER_ROUND) * FULL_ROUND_MS + (hasPower ? POWER_ROUND_MS : 0);
+  const others = faults.filter(({ needs }) => needs.disk !== 'power').length;
+  const power = faults.length - others;
+  const hasPower = power > 0;
+  const roundMs = target.nodes === undefined ? FULL_ROUND_MS : FULL_CLUSTER_ROUND_MS;
+  const powerMs = hasPower ? POWER_ROUND_MS + furtherPowerMs(power) : 0;
+  const roundsMs = (others / FAULTS_PER_ROUND) * roundMs + powerMs;
   const tails = Math.ceil(others / FAULTS_PER_ROUND) + (hasPower ? 1 : 0);
   const least = explores ? explorationMinimum(target) : { gateBudgetMs: 0, explorationMs: 0 };
   const ms = roundsMs + tails * firstTailMs(target, runtime) + least.explorationMs;

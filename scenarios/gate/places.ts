@@ -9,6 +9,8 @@ import type { GateOptions } from './gate-options.js';
  * starts.
  */
 export const MIN_POWER_MS = 6000;
+/** Time that a further fault of such a round takes: faults of a cluster, and stalls, take 5 to 20 s each. */
+const POWER_FAULT_MS = 12_000;
 /** Shortest time for injections that makes another round worth its set-up. */
 export const MIN_INJECTIONS_MS = 2000;
 /**
@@ -77,9 +79,18 @@ export function placeText({ runtime }: Place, { powerRuntime }: Pick<GateOptions
  * Returns the time at the end of the budget that the first round of power cuts needs. In an emulated lab VM a single cut
  * takes many seconds, so the round gets the whole share of power cuts there.
  */
-export function reservedForPowerMs({ power }: Places, tailMs: (place: Place) => number): number {
+export function reservedForPowerMs(
+  { power }: Places,
+  tailMs: (place: Place) => number,
+  faults: number,
+): number {
   if (power.runtime.slowStartMs !== undefined) return Number.POSITIVE_INFINITY;
-  return leastPowerRoundMs(power, tailMs(power));
+  return leastPowerRoundMs(power, tailMs(power)) + furtherPowerMs(faults);
+}
+
+/** Returns the time that the faults of a round of power cuts take in addition to the first one, in ms. */
+export function furtherPowerMs(faults: number): number {
+  return Math.max(0, faults - 1) * POWER_FAULT_MS;
 }
 
 /** Returns the duration of the shortest round of power cuts: its set-up comes before its first cut. */

@@ -20,6 +20,7 @@ import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js'
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { GateOptions } from './gate-options.js';
 import {
+  furtherPowerMs,
   leastPowerRoundMs,
   MIN_INJECTIONS_MS,
   MIN_POWER_MS,
@@ -33,6 +34,8 @@ import { MAX_FUTILE_CATCH_UPS, unmetFaults } from './unmet-faults.js';
 
 /** Usual duration of a round of many faults. It decides only how many faults a round has. */
 const TYPICAL_ROUND_MS = 22_000;
+/** The same for a cluster, whose faults wait for elections and promotions. */
+const TYPICAL_CLUSTER_ROUND_MS = 45_000;
 const MAX_FAULTS_PER_ROUND = 6;
 /** Time for the first start of a target, in ms. */
 const FIRST_START_MS = 30_000;
@@ -114,14 +117,19 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * powerShare;
   const places = makePlaces(options);
   const hasSlowCuts = places.power.runtime.slowStartMs !== undefined;
-  const powerRoundMs = hasSlowCuts ? MAX_SLOW_POWER_ROUND_MS : MAX_POWER_ROUND_MS;
-  const earlyPowerRoundMs = hasSlowCuts ? powerRoundMs : MAX_EARLY_POWER_ROUND_MS;
+  const powerRoundMs = hasSlowCuts
+    ? MAX_SLOW_POWER_ROUND_MS
+    : MAX_POWER_ROUND_MS + furtherPowerMs(power.length);
+  const earlyPowerRoundMs = hasSlowCuts
+    ? powerRoundMs
+    : MAX_EARLY_POWER_ROUND_MS + furtherPowerMs(power.length);
   // A target with long drains must still get faults, in every round and in every level of a certificate.
   const plannedTailMs = ({ pace }: Place) => Math.min(pace.tailMs, budgetMs * MAX_TAIL_SHARE);
   let powerLeftMs = powerMs;
   const maxRounds = options.maxRounds ?? Number.POSITIVE_INFINITY;
   const maxInjections = options.maxInjections ?? Number.POSITIVE_INFINITY;
-  const plannedRounds = Math.min(maxRounds, Math.max(1, Math.floor((budgetMs - powerMs) / TYPICAL_ROUND_MS)));
+  const typicalRoundMs = target.nodes === undefined ? TYPICAL_ROUND_MS : TYPICAL_CLUSTER_ROUND_MS;
+  const plannedRounds = Math.min(maxRounds, Math.max(1, Math.floor((budgetMs - powerMs) / typicalRoundMs)));
   const faultsPerRound =
     options.faultsPerRound ?? Math.min(MAX_FAULTS_PER_ROUND, Math.ceil(others.length / plannedRounds));
   let injections = 0;
@@ -166,7 +174,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
     const place = isPowerRound ? places.power : places.others;
     const { runtime, setUpMs } = place;
     const tailMs = plannedTailMs(place);
-    const reservedMs = Math.min(powerLeftMs, reservedForPowerMs(places, plannedTailMs));
+    const reservedMs = Math.min(powerLeftMs, reservedForPowerMs(places, plannedTailMs, power.length));
     const untried = untriedFaults(others, recorder.events);
     if (!catchesUp) {
       if (isPowerRound && others.length > 0 && powerLeftMs < MIN_POWER_MS) continue;
@@ -198,7 +206,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
         : ((endMs - forPowerMs - nowMs) * own) / Math.max(own, untried.size);
     const powerTurnMs =
       catchesUp && (!hasSlowCuts || powerLeftMs < leastPowerRoundMs(place, tailMs))
-        ? leastPowerRoundMs(place, tailMs)
+        ? leastPowerRoundMs(place, tailMs) + furtherPowerMs(roundFaults.length)
         : Math.min(powerLeftMs, untried.size > 0 ? earlyPowerRoundMs : powerRoundMs);
     const why = catchesUp ? ' (catch-up round: not measured yet)' : '';
     options.progress(

@@ -1,7 +1,7 @@
 import { KitError } from '../../conformance/errors.js';
 import { didYouMean } from '../../conformance/nearest.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import { FAULTS } from '../../faults/catalogue/catalogue.js';
+import { claimedFaults, FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
 import { killOne, killOneNamed, serviceOfKillOne } from '../../faults/process/kill-one.js';
 import { commandLine } from '../host/command-line.js';
@@ -38,14 +38,12 @@ export async function selectFaults(
   runtime: Pick<PreparedRuntime, 'supports' | 'enabledFaults'>,
 ): Promise<Selection> {
   const claimed = new Set<string>(target.guarantee.faults);
-  const claimedFaults = FAULTS.filter(({ family }) => claimed.has(family));
-  for (const name of wanted ?? []) checkFaultName(target, name, claimedFaults);
+  const survived = claimedFaults(claimed);
+  for (const name of wanted ?? []) checkFaultName(target, name, survived);
   const named = (wanted ?? []).flatMap((name) => killOneNamed(name) ?? []);
   const chosen = wanted
-    ? claimedFaults
-        .filter(({ name, family }) => wanted.includes(name) || wanted.includes(family))
-        .concat(named)
-    : claimedFaults;
+    ? survived.filter(({ name, family }) => wanted.includes(name) || wanted.includes(family)).concat(named)
+    : survived;
   const selection: Selection = { faults: [], unavailable: [], ...(wanted === undefined ? {} : { wanted }) };
   for (const fault of chosen) {
     const supported = runtime.supports(fault);
@@ -101,8 +99,7 @@ function checkFaultName(target: Target, name: string, claimed: readonly Fault[])
 
 /** Returns the names of the catalogue's faults that the target claims to survive. */
 export function claimedFaultNames({ guarantee }: Pick<Target, 'guarantee'>): string[] {
-  const claimed = new Set<string>(guarantee.faults);
-  return FAULTS.filter(({ family }) => claimed.has(family)).map(({ name }) => name);
+  return claimedFaults(guarantee.faults).map(({ name }) => name);
 }
 
 /** Reports whether power cuts, and whether other faults, are among the claimed faults that the user wants. */
@@ -110,11 +107,9 @@ export function claimedKinds(
   { guarantee }: Pick<Target, 'guarantee'>,
   wanted: readonly string[] | undefined,
 ): { power: boolean; others: boolean } {
-  const claimed = new Set<string>(guarantee.faults);
   const names = (wanted ?? []).map((name) => (serviceOfKillOne(name) === undefined ? name : killOne.name));
-  const chosen = FAULTS.filter(
-    ({ name, family }) =>
-      claimed.has(family) && (wanted === undefined || names.includes(name) || names.includes(family)),
+  const chosen = claimedFaults(guarantee.faults).filter(
+    ({ name, family }) => wanted === undefined || names.includes(name) || names.includes(family),
   );
   const power = chosen.filter(({ needs }) => needs.disk === 'power').length;
   return { power: power > 0, others: chosen.length > power };

@@ -4,6 +4,7 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import type { ClusterContext, Fault, FaultContext, FaultNode, Injection } from '../../faults/fault.js';
 import { killServices } from '../../faults/injection.js';
 import type { AtRiskTracker } from './at-risk.js';
+import { withOldBoot } from './round-cluster.js';
 import type { PlannedInjection } from './schedule.js';
 import { chooseScope, runWithout, withNodes } from './scope.js';
 import type { TargetSupervisor } from './target-supervisor.js';
@@ -32,10 +33,10 @@ export interface InjectorOptions {
   random: FaultContext['random'];
   usualRecoveryMs(): number;
   /**
-   * Called after a crash of machines, when every process of them is dead, with their nodes. Resolves to the reason when
-   * the target will not see another boot.
+   * Called after the crash of the machine of a node, when every process of it is dead. Resolves to the reason when the
+   * target will not see another boot. Not called after power cuts and lost disks of a cluster: those reboot by themselves.
    */
-  reboot(nodes: readonly string[]): Promise<string | undefined>;
+  reboot(node: string): Promise<string | undefined>;
   /** Called when an injection begins, with its number in place, before the fault does anything. */
   onBegin?(): void;
   /** Number of injections in earlier rounds. */
@@ -107,10 +108,12 @@ export class Injector {
       const killed = fault.needs.target === 'down' ? await killServices(context.services) : [];
       const injected = withNodes(withCrash(await fault.inject(context), killed), scope, cluster);
       injection = judgeWritten(fault, atRisk.judgeHit(injected), unwritten);
-      if (injection.scope === 'machine') {
-        const rebooted = injection.nodes ?? nodes.map(({ name }) => name);
-        injection = withReboot(injection, await this.#options.reboot(rebooted));
-      }
+      const [node] = scope;
+      if (injection.scope === 'machine' && node !== undefined && !rebootsItself(fault, cluster))
+        injection = {
+          ...injection,
+          detail: withOldBoot(injection.detail, await this.#options.reboot(node.name)),
+        };
     } finally {
       await fault.heal(context);
     }
@@ -168,10 +171,12 @@ export class Injector {
   }
 }
 
-/** Says so when a target sees the boot id from before the crash: it may trust what a real crash would destroy. */
-function withReboot(injection: Injection, problem: string | undefined): Injection {
-  if (problem === undefined) return injection;
-  return { ...injection, detail: `${injection.detail}; the target sees the old boot id (${problem})` };
+/**
+ * Returns whether the nodes of a fault have booted again when it returns. In a cluster those do whose power it cuts or whose
+ * disk it replaces: it may have started them since, and others may never have been down.
+ */
+function rebootsItself({ needs }: Fault, cluster: ClusterContext | undefined): boolean {
+  return cluster !== undefined && (needs.disk === 'power' || (needs.nodes ?? 'one') !== 'one');
 }
 
 /** Adds the crash of all processes to an injection whose fault needed a target that is down. */

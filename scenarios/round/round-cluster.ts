@@ -11,6 +11,7 @@ import type {
   Service,
 } from '../../faults/fault.js';
 import { LossWatch } from '../../faults/files/loss-watch.js';
+import type { CommandResult } from '../runtime/runtime.js';
 import type { LaunchedTarget } from './launch.js';
 import { type NodeDisks, ONLY_NODE } from './node-disks.js';
 import type { Ledger } from './workload/ledger.js';
@@ -56,19 +57,39 @@ function withNodeName(losses: LossObserver, node: string): LossObserver {
 }
 
 /**
- * Reboots the machines of those of these nodes on which no process lives. A fault may have started a node again already, or may
- * only have isolated it: the end of a boot removes directories that its processes see their data through.
- * @returns the reason when one cannot see another boot id.
+ * Boots the machine of a node again: what starts on it from now on sees another boot id. Does nothing while a process of it
+ * lives, because the end of a boot removes directories that its processes see their data through.
+ * @returns the reason when it cannot see another boot id.
  */
-export async function rebootNodes(
+export async function rebootNode(
   { nodes }: Pick<LaunchedTarget, 'nodes'>,
-  rebooted: readonly string[],
+  name: string,
 ): Promise<string | undefined> {
-  const isDead = ({ services }: { services: readonly Service[] }) =>
-    services.every((service) => service.pids().length === 0);
-  const chosen = nodes.filter((node) => rebooted.includes(node.name) && isDead(node));
-  const problems = await Promise.all(chosen.map(({ deployment }) => deployment.reboot()));
-  return problems.find((problem) => problem !== undefined);
+  const node = nodes.find((one) => one.name === name);
+  const isDead = node?.services.every((service) => service.pids().length === 0);
+  return isDead ? node?.deployment.reboot() : undefined;
+}
+
+/** Wraps the disk of a node of a cluster: its machine boots again after a power cut, before a fault starts anything. */
+export function rebootAfterCut(disk: PowerDisk, reboot: () => Promise<string | undefined>): PowerDisk {
+  return {
+    backend: disk.backend,
+    killsTarget: disk.killsTarget,
+    writeErrors: disk.writeErrors,
+    stall: disk.stall,
+    stop: () => disk.stop(),
+    resume: () => disk.resume(),
+    cut: async (moment, loss, random) => {
+      const report = await disk.cut(moment, loss, random);
+      return { ...report, detail: withOldBoot(report.detail, await reboot()) };
+    },
+  };
+}
+
+/** Adds to a line for people that the target sees the boot id from before the crash, and why. */
+export function withOldBoot(detail: string, problem: string | undefined): string {
+  // The target may trust what a real crash would destroy.
+  return problem === undefined ? detail : `${detail}; the target sees the old boot id (${problem})`;
 }
 
 /** Parts of a round that the cluster uses. */
@@ -154,7 +175,6 @@ export class RoundCluster implements ClusterContext {
 
   async start(node: string): Promise<void> {
     const { services = [] } = this.nodes.find(({ name }) => name === node) ?? {};
-    await rebootNodes(this.#options.launched, [node]);
     for (const service of services) await service.start();
   }
 
@@ -169,6 +189,8 @@ export class RoundCluster implements ClusterContext {
   async replaceDisk(node: string, { install }: { install: boolean }): Promise<void> {
     const { disks, launched, target, installTimeoutMs } = this.#options;
     await disks.replace(node);
+    // A node whose disk was replaced is another machine.
+    await rebootNode(launched, node);
     await launched.install(install ? target.install : undefined, installTimeoutMs, node);
   }
 
@@ -184,18 +206,12 @@ export class RoundCluster implements ClusterContext {
     promotion.nodes.push(node);
     this.noteState(this.#state);
     try {
-      const { code, signal, timedOut, stderr } = await one.deployment.runCommand(
+      const result = await one.deployment.runCommand(
         `promote@${node}`,
         one.expand(command),
         installTimeoutMs,
       );
-      // A command may refuse a node that knows less than another one: it is not promoted then.
-      if (code !== 0) {
-        const how = timedOut
-          ? `took longer than ${installTimeoutMs} ms`
-          : `ended with ${signal ?? `code ${code}`}`;
-        throw new Error(`promote on node ${node} ${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`);
-      }
+      requireSuccess(node, result);
     } catch (error) {
       promotion.nodes.pop();
       throw error;
@@ -213,6 +229,14 @@ export class RoundCluster implements ClusterContext {
       ...(network.impair && { impair: network.impair.bind(network) }),
     };
   }
+}
+
+/** @throws Error when the command did not promote the node: it may refuse, or the node may not be ready for it. */
+function requireSuccess(node: string, { code, timedOut, stdout, stderr }: CommandResult): void {
+  if (code === 0) return;
+  const how = timedOut ? 'took too long' : `ended with code ${code}`;
+  const said = `${stderr}\n${stdout}`.trim().split('\n', 1)[0] ?? '';
+  throw new Error(`promote on ${node} ${how}${said === '' ? '' : `: ${said}`}`);
 }
 
 function asHarm({ down, cut }: { down: readonly string[]; cut: readonly LinkCut[] }): Harm {

@@ -26,7 +26,7 @@ import { NodeDisks } from './node-disks.js';
 import type { Pace } from './pace.js';
 import type { RoundPhase } from './phases.js';
 import { Recoveries } from './recoveries.js';
-import { nodeForFaults, RoundCluster, rebootNodes } from './round-cluster.js';
+import { nodeForFaults, RoundCluster, rebootAfterCut, rebootNode } from './round-cluster.js';
 import { LAST_FAULT, type PlannedInjection, type Schedule } from './schedule.js';
 import type { TargetSupervisor } from './target-supervisor.js';
 import { Ledger } from './workload/ledger.js';
@@ -393,7 +393,12 @@ class Round {
     const nodes = launched.nodes.map(({ name, services }) =>
       nodeForFaults(name, services, {
         disks: this.#disks,
-        watchDisk: (disk) => this.#atRisk.watchDisk(disk),
+        watchDisk: (disk) => {
+          const watched = this.#atRisk.watchDisk(disk);
+          return target.nodes === undefined
+            ? watched
+            : rebootAfterCut(watched, () => rebootNode(launched, name));
+        },
         messagesIn: (bytes) => this.#ledger.outstandingIn(bytes),
       }),
     );
@@ -412,7 +417,7 @@ class Round {
       cluster: this.#cluster,
       witnesses: this.#witnesses,
       usualRecoveryMs: () => recoveries.usualMs,
-      reboot: (rebooted) => rebootNodes(launched, rebooted),
+      reboot: (node) => rebootNode(launched, node),
       onBegin: () => this.#cluster?.noteBegin(),
       earlierInjections: injectionsBefore,
       faultContext: {

@@ -54,3 +54,29 @@ t.test('receivers are held whenever a fault proves nothing otherwise', async (t)
     for (let seed = 0; seed < 20; seed++)
       t.ok(makeSchedule(seed, [fault], 1).injections.every(({ holdReceivers }) => holdReceivers === true));
 });
+
+t.test(
+  'in a round of power cuts each fault has its turn first, and nothing harms nodes after a lost disk',
+  async (t) => {
+    const power = FAULTS.filter(({ needs }) => needs.disk === 'power');
+    t.ok(power.length > 2);
+    for (let seed = 0; seed < 50; seed++) {
+      const [first, ...rest] = makeSchedule(seed, power, 1).injections;
+      t.match(first, { fault: 'power-cut', beforeStart: true });
+      const names = rest.map(({ fault }) => fault);
+      t.equal(new Set(names.slice(0, power.length)).size, power.length, names.join(' '));
+      const lostAt = names.indexOf('node-loss-power');
+      const later = new Set(names.slice(lostAt + 1));
+      t.ok(lostAt >= 0 && !later.has('node-loss-power') && !later.has('cut-then-elect'), names.join(' '));
+      t.ok(later.size > 0);
+    }
+  },
+);
+
+t.test('a round whose only fault may occur once has it once', async (t) => {
+  const once = FAULTS.filter(({ name }) => name === 'node-loss-power');
+  t.strictSame(
+    makeSchedule(1, once, 1).injections.map(({ fault }) => fault),
+    ['node-loss-power'],
+  );
+});

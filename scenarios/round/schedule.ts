@@ -109,24 +109,47 @@ export function makeSchedule(seed: number, faults: readonly Fault[], faultsPerRo
 /**
  * Makes a round of power cuts, one after another. Their delays are spread over two orders of magnitude: what
  * the kernel writes back by itself, and when, hides what was never synced. The first cut comes right after
- * the install, and some come while the target recovers from the cut before.
+ * the install, and some come while the target recovers from the cut before. Of several faults, each has its turn first.
  */
 function powerSchedule(seed: number, faults: readonly Fault[]): Schedule {
   const random = seeded(seed).fork('schedule');
   const cuts = faults.filter(({ name }) => name === POWER_CUT);
-  const injections = Array.from({ length: MAX_POWER_CUTS }, (_, number): PlannedInjection => {
-    if (number === 0 && cuts.length > 0)
-      return { fault: random.pick(cuts).name, afterConfirms: 0, maxWaitMs: 0, beforeStart: true };
+  // The first cut, right after the install, is no turn: it can lose no message.
+  const order = sample(seeded(seed).fork('turns'), faults, faults.length);
+  const isOnce = ({ oncePerRound }: Fault) => oncePerRound === true;
+  // Nothing that counts on other nodes may follow the loss of a disk.
+  const turns = [...order.filter((fault) => !isOnce(fault)), ...order.filter(isOnce)];
+  const injections: PlannedInjection[] = [];
+  let isDiskLost = false;
+  for (let number = 0; number < MAX_POWER_CUTS; number++) {
+    if (number === 0 && cuts.length > 0) {
+      injections.push({
+        ...{ fault: random.pick(cuts).name, afterConfirms: 0, maxWaitMs: 0 },
+        beforeStart: true,
+      });
+      continue;
+    }
     const when = {
       afterConfirms: logUniformInt(random, 1, 400),
       maxWaitMs: between(random, 50, MAX_WAIT_MS / 2),
     };
     const again = number > 1 && random.int(5) === 0;
-    const picked = random.pick(faults);
+    // Until the node with the empty disk holds everything again, only cuts that take nothing that was flushed may follow.
+    const allowed = isDiskLost ? faults.filter(({ needs }) => needs.nodes !== 'cluster') : faults;
+    if (allowed.length === 0) break;
+    const drawn = random.pick(allowed);
+    const picked = turns.shift() ?? drawn;
+    if (!allowed.includes(picked)) continue;
+    if (isOnce(picked)) isDiskLost = true;
     const { name: fault } = picked;
-    if (drawHold(random, picked)) return { fault, ...when, holdReceivers: true };
-    return { fault, ...when, ...(again && fault === POWER_CUT ? { inRecovery: random.real() * 1.2 } : {}) };
-  });
+    if (drawHold(random, picked)) injections.push({ fault, ...when, holdReceivers: true });
+    else
+      injections.push({
+        fault,
+        ...when,
+        ...(again && fault === POWER_CUT ? { inRecovery: random.real() * 1.2 } : {}),
+      });
+  }
   return { seed, injections, disk: 'power', producers: between(random, 3, 8), depth: between(random, 1, 4) };
 }
 

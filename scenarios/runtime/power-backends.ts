@@ -71,5 +71,7 @@ export async function choosePowerBackend(
  * Returns the names of the faults that a backend other than the default one makes possible on this machine.
  */
 export function faultsEnabledBy(power: PowerBackendName): ReadonlySet<string> {
-  return new Set(power === 'flakey' ? ['power-cut', 'io-error', 'cut-then-elect', 'disk-stall'] : []);
+  return new Set(
+    power === 'flakey' ? ['power-cut', 'io-error', 'cut-then-elect', 'disk-stall', 'node-loss-power'] : [],
+  );
 }

@@ -123,6 +123,11 @@ case "$what" in
     done
     ;;
   promote)
+    # A server that is only starting forgets the order. It writes its state into this file.
+    for _ in $(seq 150); do
+      ! sed -n 8p "$cluster/postmaster.pid" 2> /dev/null | grep -q 'ready\|standby' || break
+      sleep 0.2
+    done
     [ -e "$cluster/standby.signal" ] || { echo 'this server is no standby' >&2; exit 1; }
     wait_for_standby ''
     kill -HUP "$(head -n 1 "$cluster/postmaster.pid")"

@@ -1,5 +1,6 @@
 import { familyOf, REQUIREMENTS } from '../../../conformance/requirements/requirements.js';
 import { FAULT_NAMES } from '../../../conformance/target-file/definition.js';
+import { findFault } from '../../../faults/catalogue/catalogue.js';
 import { blamedFault } from './blamed-fault.js';
 import type { FaultRow, MatrixCell, RequirementRow } from './model.js';
 import type { BuiltRun } from './run-model.js';
@@ -53,8 +54,9 @@ const NO_FAULT_INDEX = -1;
 /** Name of the fault that an exploration stands for. */
 export const CRASH_STATES = 'crash-states';
 
+/** Returns whether a fault needs a disk whose power can be cut, and so one of the backends that make one. */
 function isPower(name: string): boolean {
-  return (familyOf(name, FAULT_NAMES) ?? name) === 'power-cut';
+  return findFault(name)?.needs.disk === 'power';
 }
 
 /** Adds the counts of the runs to the columns. */

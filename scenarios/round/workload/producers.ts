@@ -33,6 +33,13 @@ const MAX_BACKLOG_MESSAGES = 250;
 /** Upper bound of the bytes of the messages that a target holds outside a flood; see MAX_BACKLOG_MESSAGES. */
 const MAX_BACKLOG_BYTES = 12 * 1024 * 1024;
 const BACKLOG_WAIT_MS = 100;
+/**
+ * The bound of messages for a cluster, which syncs each step of a message on several nodes: its drain takes several times as
+ * long.
+ */
+const MAX_CLUSTER_BACKLOG_MESSAGES = 120;
+/** Wait between two messages of a producer while a cluster holds twice as many messages: a long fault must not pile them up. */
+const LONG_BACKLOG_WAIT_MS = 400;
 const CONNECT_TIMEOUT_MS = 2000;
 const CONNECT_RETRY_MS = 15;
 const REJECTED_BACKOFF_MS = 20;
@@ -170,18 +177,20 @@ export class Producers {
   }
 
   /**
-   * Waits until the target holds less than the upper bounds, at most BACKLOG_WAIT_MS. Then the producer
+   * Waits until the target holds less than the upper bounds, for a short time. Then the producer
    * submits nevertheless: some message must be under way at any crash, also while receivers are held back.
    * @returns false when the producers are stopped.
    */
   async #waitForBacklogSpace(): Promise<boolean> {
-    const { ledger, signal } = this.#options;
+    const { ledger, signal, addresses } = this.#options;
     const { tally } = ledger;
+    const isCluster = addresses.some(({ node }) => node !== undefined);
+    const limit = isCluster ? MAX_CLUSTER_BACKLOG_MESSAGES : MAX_BACKLOG_MESSAGES;
+    const held = () => tally.outstanding + tally.inFlight;
     const fits = () =>
-      this.#isDone ||
-      this.#floodBytes > 0 ||
-      (tally.outstanding + tally.inFlight < MAX_BACKLOG_MESSAGES && tally.backlogBytes < MAX_BACKLOG_BYTES);
-    await ledger.waitUntil(fits, BACKLOG_WAIT_MS, signal);
+      this.#isDone || this.#floodBytes > 0 || (held() < limit && tally.backlogBytes < MAX_BACKLOG_BYTES);
+    const waitMs = isCluster && held() >= 2 * limit ? LONG_BACKLOG_WAIT_MS : BACKLOG_WAIT_MS;
+    await ledger.waitUntil(fits, waitMs, signal);
     return !this.#isDone;
   }
 }
