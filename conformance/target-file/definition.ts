@@ -99,6 +99,9 @@ const Service = object({
 export const MAX_NODES = 9;
 /** Upper bound of `guarantee.cluster.electionSeconds`. */
 export const MAX_ELECTION_SECONDS = 300;
+/** Lower bound of it: a producer of a cluster waits up to 2 s for an answer before it goes on to another node. */
+const MIN_ELECTION_SECONDS = 3;
+const ELECTION_RULE = `a number of seconds from ${MIN_ELECTION_SECONDS} to ${MAX_ELECTION_SECONDS}`;
 
 const Cluster = object({
   tolerates: z
@@ -109,11 +112,9 @@ const Cluster = object({
         'and cut-then-elect.',
     ),
   electionSeconds: z
-    .number({ error: `a number of seconds above 0 and at most ${MAX_ELECTION_SECONDS}` })
-    .positive({ error: `a number of seconds above 0 and at most ${MAX_ELECTION_SECONDS}` })
-    .max(MAX_ELECTION_SECONDS, {
-      error: `a number of seconds above 0 and at most ${MAX_ELECTION_SECONDS}`,
-    })
+    .number({ error: ELECTION_RULE })
+    .min(MIN_ELECTION_SECONDS, { error: ELECTION_RULE })
+    .max(MAX_ELECTION_SECONDS, { error: ELECTION_RULE })
     .prefault(30)
     .describe(
       'Longest time, in seconds, until the nodes that are left confirm messages again after a fault that they tolerate. ' +

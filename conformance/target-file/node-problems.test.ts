@@ -69,6 +69,7 @@ t.test('each mistake in the keys of a cluster names the key and what was expecte
   const cases: [change: (target: TargetInput) => TargetInput, expected: RegExp][] = [
     [(target) => ({ ...target, nodes: ['a'] }), /nodes: .*expected at least two nodes/],
     [(target) => ({ ...target, nodes: ['a', 'b', 'a'] }), /nodes\.2: a occurs twice/],
+    [(target) => ({ ...target, nodes: ['a', 'localhost'] }), /nodes\.1: localhost: expected another name/],
     [(target) => ({ ...target, nodes: ['a', 'B c'] }), /nodes\.1: .*lower-case letters/],
     [
       (target) => ({
@@ -95,7 +96,7 @@ t.test('each mistake in the keys of a cluster names the key and what was expecte
     [withGuarantee({ cluster: { tolerates: -1 } }), /cluster\.tolerates: .*a whole number from 0/],
     [
       withGuarantee({ cluster: { tolerates: 1, electionSeconds: 0 } }),
-      /cluster\.electionSeconds: .*a number of seconds above 0/,
+      /cluster\.electionSeconds: .*a number of seconds from 3 to 300/,
     ],
     [withGuarantee({ order: 'per-producer' }), /guarantee\.order: expected no claim of an order/],
     [

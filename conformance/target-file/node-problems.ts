@@ -21,6 +21,10 @@ export function nodeProblems(target: TargetFile): string[] {
   if (nodes === undefined) return problemsWithoutNodes(target);
   const problems: string[] = [];
   nodes.forEach((name, index) => {
+    if (name === 'localhost')
+      problems.push(
+        `nodes.${index}: localhost: expected another name: on each node it means the node itself`,
+      );
     if (nodes.indexOf(name) < index)
       problems.push(`nodes.${index}: ${name} occurs twice, expected another name`);
   });
