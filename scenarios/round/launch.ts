@@ -129,12 +129,16 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   const { target, protocol, runtime, registry, dir } = plan;
   const place = plan.place ?? (await makePlace(target, runtime, registry));
   const { network, ports: byName } = place;
+  // A place that was given belongs to the caller.
+  const endPlace = async () => {
+    if (plan.place === undefined) await network?.end?.();
+  };
   const removePlace = () => {
     if (plan.place === undefined) place.remove();
   };
   let receiver: Receiver | undefined;
   let supervisor: TargetSupervisor | undefined;
-  let deployed: NodeDeployment[];
+  const deployed: NodeDeployment[] = [];
   let addresses: Address[];
   const expand = (node: string) => (command: readonly string[]) =>
     expandCommand(command, placeholderValues(plan, { node, network, byName, sink: receiver?.sink ?? '' }));
@@ -143,7 +147,6 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     receiver = await protocol.receive(addresses, receiverOptions(plan));
     const { sink } = receiver;
     mkdirSync(join(dir, 'logs'), { recursive: true });
-    deployed = [];
     for (const node of (target.nodes ?? [ONLY_NODE]).filter((name) => isPresent(plan, name))) {
       const scratchDir = scratchDirOf(dir, node);
       mkdirSync(scratchDir, { recursive: true });
@@ -182,7 +185,9 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       deployed.push({ node, deployment });
     }
   } catch (error) {
-    await receiver?.close();
+    // Remove all of it, also when a part cannot be removed: the first error is the one that says why.
+    await Promise.allSettled([receiver?.close(), ...deployed.map(({ deployment }) => deployment.destroy())]);
+    await endPlace().catch(() => {});
     removePlace();
     throw error;
   }
@@ -234,12 +239,16 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       created.expectExits();
       try {
         await deployment.destroy();
+        await endPlace();
       } finally {
         // Close the receiver even when the engine has gone and nothing can be removed: an open receiver keeps
         // the kit alive.
-        await received.close();
-        removePlace();
-        forget();
+        try {
+          await received.close();
+        } finally {
+          removePlace();
+          forget();
+        }
       }
     },
   };
@@ -313,7 +322,7 @@ function addressesOf(
 ): Address[] {
   const submit = submitPorts(target);
   if (network === undefined) return submit.map((name) => localAddress(byName.get(name) ?? 0));
-  return [...network.addresses].flatMap(([node, host]) => {
+  return [...(network.kitAddresses ?? network.addresses)].flatMap(([node, host]) => {
     const own = portNames({ ...target, services: Object.fromEntries(servicesOn(target, node)) });
     return submit
       .filter((name) => own.includes(name))

@@ -134,8 +134,17 @@ export interface PreparedRuntime {
    * undefined. Durations show nothing about the target there, so its claims about time are not measured.
    */
   readonly slowStartMs?: number | undefined;
-  /** Makes the disk of a round where it is not a disk of this machine; `dir` is the round's directory. */
-  makeDisk?(dir: string, kind: DiskKind, filesystem: Filesystem, registry: Registry): Promise<Disk>;
+  /**
+   * Makes the disk of a round, or of one of its nodes, where it is not a disk of this machine.
+   * @param dir directory of the round, or of the node in it.
+   */
+  makeDisk?(
+    dir: string,
+    kind: DiskKind,
+    filesystem: Filesystem,
+    registry: Registry,
+    node?: string,
+  ): Promise<Disk>;
   /**
    * Makes the network of a cluster: an address for each node, and links that can be cut. Absent where the runtime cannot run
    * several nodes.
