@@ -298,7 +298,9 @@ program
 
 program
   .command('explore')
-  .description('records one run and tests the disks that a power cut could have left (crash states)')
+  .description(
+    'records one run and tests the disks that a power cut could have left (crash states); of a cluster, those of all nodes',
+  )
   .argument('[target]', TARGET_HELP)
   .addOption(runtimeOption('where the services of the target run; only process is supported'))
   .option('--fs <type>', `filesystem of the recorded disk: ${FILESYSTEM_HELP}`, parseFilesystem)
@@ -315,7 +317,7 @@ program
   )
   .option(
     '--recording <dir>',
-    'explores the recording that --out of an earlier exploration kept; records no new run',
+    'explores the recording that --out of an earlier exploration kept; records no new run (not for targets with nodes)',
   )
   .option('--out <dir>', 'empty or new directory that keeps the evidence (history, disk image, write log)')
   .option('--keep', 'keeps the evidence even when everything passed')

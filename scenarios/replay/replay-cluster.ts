@@ -81,7 +81,9 @@ export async function replayCluster(
     );
     if ('hung' in inspection) throw new Error('an inspection without an end has timed out');
     const lost = atRisk.missing({ ...position, heldBits: inspection.heldBits });
-    const what = describeInspection(inspection, lost);
+    const what = inspection.unmountable
+      ? `nothing can be judged: ${inspection.detail}`
+      : describeInspection(inspection, lost);
     progress(`${stateCase.state}: ${what}`);
     const hasFailed = isFailing(inspection, lost);
     const [id] = lost;

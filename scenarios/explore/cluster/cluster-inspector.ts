@@ -102,13 +102,17 @@ export class ClusterInspector {
         if (!this.#nudgeFailed) this.#options.progress(line);
         this.#nudgeFailed = true;
       };
-      return await consumeUntil(
+      const inspection = await consumeUntil(
         endMs,
         { ...consumed, onNudgeFailed },
         '',
         expectedIds,
         join(dir, 'inspection'),
       );
+      // Whether it serves after a failure of all its machines and the loss of one is not what it promises.
+      if (state.away !== undefined && 'recovered' in inspection && !inspection.recovered)
+        return { ...inspection, unmountable: true };
+      return inspection;
     } finally {
       for (const { disk } of this.#disks) disk.unmount();
     }

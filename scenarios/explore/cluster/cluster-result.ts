@@ -5,6 +5,7 @@ import { escapeWarnings } from '../../round/escape-warnings.js';
 import type { ExploreResult, SmallestState } from '../result/result.js';
 import type { StateWorkspace } from '../states/workspace.js';
 import { ownersOf } from '../states/write-owners.js';
+import { parseClusterState } from './address.js';
 import type { ClusterExploration } from './cluster-exploration.js';
 import type { OpenNode } from './cluster-inspector.js';
 import type { ClusterRun } from './cluster-run.js';
@@ -104,9 +105,11 @@ export function clusterResult(
 function whyInconclusive({ run, options }: ClusterExploration, clusterRun: ClusterRun): string | undefined {
   if (run.unwritten !== undefined) return run.unwritten.why;
   const { unjudged, inspected, broken, states, statesAtRisk, instants, families } = clusterRun;
-  const [one] = unjudged;
-  if (one !== undefined && unjudged.length > MAX_UNJUDGED_SHARE * (inspected + unjudged.length))
-    return `${unjudged.length} of ${inspected + unjudged.length} states show nothing about the target; the first is ${one.state}: ${one.why}`;
+  // A target may refuse to serve without a machine after all have lost their power.
+  const strange = unjudged.filter(({ state }) => parseClusterState(state).away === undefined);
+  const [one] = strange;
+  if (one !== undefined && strange.length > MAX_UNJUDGED_SHARE * (inspected + strange.length))
+    return `${strange.length} of ${inspected + strange.length} states show nothing about the target; the first is ${one.state}: ${one.why}`;
   // A failure needs only one state.
   if (broken.length > 0) return undefined;
   const counts = [

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { freeSubnets, SUBNET_COUNT, subnetOf } from './subnets.js';
+import { freeSubnets, SUBNET_COUNT, subnetIndexOf, subnetOf } from './subnets.js';
 
 t.test('subnets have the addresses of 198.18.0.0/15, and no two have one in common', async (t) => {
   t.same(
@@ -40,3 +40,19 @@ t.test('a subnet that a route overlaps is left out', async (t) => {
   for (const free of [0, 3, 6, 8, 31, 64]) t.ok(offered.has(free), `${free}`);
   t.same([...freeSubnets('198.16.0.0/12 dev vpn')], [], 'a route of all of them leaves none');
 });
+
+t.test(
+  'the number of a subnet follows from each of its addresses, and a free one is taken again',
+  async (t) => {
+    for (const index of [0, 7, SUBNET_COUNT - 1]) {
+      const subnet = subnetOf(index);
+      t.equal(subnetIndexOf(subnet.kit), index);
+      t.equal(subnetIndexOf(subnet.node(0)), index);
+      t.equal(freeSubnets('', index).next().value?.index, index);
+      const taken = `${subnet.node(0)} dev plugpull-${index} scope link`;
+      t.not(freeSubnets(taken, index).next().value?.index, index, 'another network has it');
+    }
+    t.equal(subnetIndexOf('10.0.0.1'), undefined);
+    t.equal(subnetIndexOf('198.20.0.1'), undefined);
+  },
+);
