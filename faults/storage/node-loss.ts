@@ -12,8 +12,8 @@ const MAX_CONFIRMS = 50;
 const MAX_MINORITY_WAIT_MS = 5000;
 
 /**
- * Kills a node, and its disk is gone. The others confirm on without it. Then it comes back with an empty disk and joins
- * again. In a cluster whose operator promotes nodes, the lost node is the primary in half of the draws, and another is
+ * Kills a node, and its disk is gone. The others go on confirming without it. Then it comes back with an empty disk and
+ * joins again. In a cluster whose operator promotes nodes, the lost node is the primary in half of the draws, and another is
  * promoted.
  *
  * A round has at most one such fault: until the new node holds everything again, a second loss may take the only copy, and

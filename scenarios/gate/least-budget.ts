@@ -1,7 +1,7 @@
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import { MIN_EXPLORATION_MS, MIN_GATE_BUDGET_MS } from './crash-states.js';
+import { explorationMinimum } from './crash-states.js';
 import { firstTailMs } from './places.js';
 
 /** Number of faults that fit into one round, and the time that such a round takes on an idle machine. */
@@ -26,6 +26,7 @@ export function leastBudgetMs(
   const hasPower = others < faults.length;
   const roundsMs = (others / FAULTS_PER_ROUND) * FULL_ROUND_MS + (hasPower ? POWER_ROUND_MS : 0);
   const tails = Math.ceil(others / FAULTS_PER_ROUND) + (hasPower ? 1 : 0);
-  const ms = roundsMs + tails * firstTailMs(target, runtime) + (explores ? MIN_EXPLORATION_MS : 0);
-  return Math.ceil(Math.max(ms, explores ? MIN_GATE_BUDGET_MS : 0) / STEP_MS) * STEP_MS;
+  const least = explores ? explorationMinimum(target) : { gateBudgetMs: 0, explorationMs: 0 };
+  const ms = roundsMs + tails * firstTailMs(target, runtime) + least.explorationMs;
+  return Math.ceil(Math.max(ms, least.gateBudgetMs) / STEP_MS) * STEP_MS;
 }

@@ -36,6 +36,8 @@ export interface InjectorOptions {
    * the target will not see another boot.
    */
   reboot(nodes: readonly string[]): Promise<string | undefined>;
+  /** Called when an injection begins, with its number in place, before the fault does anything. */
+  onBegin?(): void;
   /** Number of injections in earlier rounds. */
   earlierInjections: number;
   progress(line: string): void;
@@ -98,6 +100,7 @@ export class Injector {
     const witnesses = scope.flatMap(({ name }) => this.#options.witnesses.get(name) ?? []);
     const unwritten = fault.actsOnStoredData ? await this.#unwritten(scope) : undefined;
     supervisor.suspendRestarts();
+    this.#options.onBegin?.();
     const atMs = recorder.nowMs();
     let injection: Injection;
     try {

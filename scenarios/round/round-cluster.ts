@@ -127,6 +127,14 @@ export class RoundCluster implements ClusterContext {
     });
   }
 
+  /**
+   * Records that an injection begins. From now on nothing is demanded of what the injection before has left: a fault may stop
+   * a disk or a process, and records no state.
+   */
+  noteBegin(): void {
+    this.noteState(this.#state);
+  }
+
   /** Records that every node is up again and no link is cut, unless this is recorded already. */
   noteWhole(): void {
     const { down, cut } = this.#state;
@@ -176,7 +184,18 @@ export class RoundCluster implements ClusterContext {
     promotion.nodes.push(node);
     this.noteState(this.#state);
     try {
-      await one.deployment.runCommand(`promote@${node}`, one.expand(command), installTimeoutMs);
+      const { code, signal, timedOut, stderr } = await one.deployment.runCommand(
+        `promote@${node}`,
+        one.expand(command),
+        installTimeoutMs,
+      );
+      // A command may refuse a node that knows less than another one: it is not promoted then.
+      if (code !== 0) {
+        const how = timedOut
+          ? `took longer than ${installTimeoutMs} ms`
+          : `ended with ${signal ?? `code ${code}`}`;
+        throw new Error(`promote on node ${node} ${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`);
+      }
     } catch (error) {
       promotion.nodes.pop();
       throw error;

@@ -290,7 +290,7 @@ class Round {
       if (!setup.supervisor.isUp)
         throw new KitError('assertion', 'invariant broken: the drain begins while the target is down');
       await clock.during('drain', () => this.#drain(setup));
-      await clock.during('inspections', () => setup.recoveries.inspect());
+      await clock.during('inspections', () => setup.recoveries.inspectAtEnd());
     }
     await this.end(signal.aborted ? 'interrupted' : this.#stopped ? 'violation' : 'completed');
   }
@@ -413,6 +413,7 @@ class Round {
       witnesses: this.#witnesses,
       usualRecoveryMs: () => recoveries.usualMs,
       reboot: (rebooted) => rebootNodes(launched, rebooted),
+      onBegin: () => this.#cluster?.noteBegin(),
       earlierInjections: injectionsBefore,
       faultContext: {
         scratchDir,

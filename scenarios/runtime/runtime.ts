@@ -148,9 +148,11 @@ export interface PreparedRuntime {
   /**
    * Makes the network of a cluster: an address for each node, and links that can be cut. Absent where the runtime cannot run
    * several nodes.
+   * @param firstAddress address of the first node in an earlier network of the same nodes. The nodes get their addresses of
+   *   that network again, if no other network has them now. Default: any.
    * @throws KitError target-unavailable with the reason when it cannot be made.
    */
-  makeNetwork?(nodes: readonly string[], registry: Registry): Promise<NodeNetwork>;
+  makeNetwork?(nodes: readonly string[], registry: Registry, firstAddress?: string): Promise<NodeNetwork>;
   deploy(plan: DeploymentPlan): Deployment;
   /** Releases what `prepare` has taken; the runtime cannot be used afterwards. */
   close?(): Promise<void>;

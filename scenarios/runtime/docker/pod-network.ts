@@ -56,7 +56,7 @@ export async function createPodNetwork(
     }
     const ids = new Map([...pods].map(([node, { id }]) => [node, id]));
     const holders = new Map([...pods].map(([node, { pid }]) => [node, pid]));
-    const network = await createNodeNetwork(nodes, registry, holders);
+    const network = await createNodeNetwork(nodes, registry, { holders });
     return Object.assign(network, {
       podOf: (node: string) => knownNode(ids, node),
       ...withEnd(network.remove.bind(network), end),

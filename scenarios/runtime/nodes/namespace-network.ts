@@ -11,7 +11,7 @@ import { BRIDGE_FILE, KIT_LINK, namespaceIn, removeNetwork } from './namespaces.
 import { runNetworkTool, ToolError } from './network-tools.js';
 import { knownNode, NODE_LINK, NodeLinks } from './node-links.js';
 import type { NodeNetwork } from './node-network.js';
-import { freeSubnets, PREFIX_BITS, type Subnet } from './subnets.js';
+import { freeSubnets, PREFIX_BITS, type Subnet, subnetIndexOf } from './subnets.js';
 
 const BRIDGE = 'bridge0';
 /** Directory for the files of the namespaces: memory, where every user may make directories. */
@@ -25,14 +25,18 @@ const NAME_IS_TAKEN = /File exists/;
  * Makes the network of a cluster from Linux network namespaces: one per node, and one with a bridge that connects them. The
  * machine's own network gets a single link, to the bridge, with an address of a subnet that is this network's alone. The links
  * have no IPv6 addresses of their own: the kernel would delay them until it has looked for duplicates.
- * @param holders processes by node, where the nodes have namespaces already: that of the process becomes part of the network.
- *   It has no link but loopback yet.
+ * @param options.holders processes by node, where the nodes have namespaces already: that of the process becomes part of the
+ *   network. It has no link but loopback yet.
+ * @param options.firstAddress address that the first node should have; see `PreparedRuntime.makeNetwork`.
  * @throws KitError target-unavailable when it cannot be made; nothing is left then.
  */
 export async function createNodeNetwork(
   nodes: readonly string[],
   registry: Pick<Registry, 'runId' | 'made' | 'gone'>,
-  holders: ReadonlyMap<string, number> = new Map(),
+  {
+    holders = new Map(),
+    firstAddress,
+  }: { holders?: ReadonlyMap<string, number>; firstAddress?: string | undefined } = {},
 ): Promise<NodeNetwork> {
   const availability = nodeNetworkAvailability();
   if (!availability.available)
@@ -42,7 +46,7 @@ export async function createNodeNetwork(
     );
   const network = new NamespaceNetwork(nodes, registry, holders);
   try {
-    await network.setUp();
+    await network.setUp(firstAddress === undefined ? undefined : subnetIndexOf(firstAddress));
   } catch (error) {
     network.remove();
     throw new KitError('target-unavailable', `the network of the nodes cannot be made: ${messageOf(error)}`, {
@@ -82,7 +86,8 @@ class NamespaceNetwork implements NodeNetwork {
     if (this.#links.impair !== undefined) this.impair = this.#links.impair;
   }
 
-  async setUp(): Promise<void> {
+  /** @param preferred number of the subnet to take if it is free. */
+  async setUp(preferred?: number): Promise<void> {
     mkdirSync(this.#dir, { mode: 0o700 });
     // A namespace is mounted on its file.
     for (const name of [BRIDGE_FILE, ...this.#nodes]) writeFileSync(this.#fileOf(name), '');
@@ -90,7 +95,7 @@ class NamespaceNetwork implements NodeNetwork {
       this.#tool(['ip', '-4', '-o', 'route', 'show', 'table', 'all']),
       this.#makeBridge(),
     ]);
-    const subnet = await this.#linkToKit(routes);
+    const subnet = await this.#linkToKit(routes, preferred);
     for (const [index, node] of this.#nodes.entries()) this.addresses.set(node, subnet.node(index));
     await allDone(this.#nodes.map((node, index) => this.#makeNode(node, index)));
     await this.#batch(this.#inside(BRIDGE_FILE), [
@@ -118,8 +123,8 @@ class NamespaceNetwork implements NodeNetwork {
    * Links the kit to the bridge. The name of the link has the number of the subnet: the kernel makes a name only once, so no two
    * kits get the same subnet, and the number is free again when the link is gone.
    */
-  async #linkToKit(routes: string): Promise<Subnet> {
-    for (const subnet of freeSubnets(routes)) {
+  async #linkToKit(routes: string, preferred: number | undefined): Promise<Subnet> {
+    for (const subnet of freeSubnets(routes, preferred)) {
       const link = `plugpull-${subnet.index}`;
       try {
         await this.#batch(
@@ -220,7 +225,7 @@ async function allDone<T>(promises: readonly Promise<T>[]): Promise<T[]> {
   return Promise.all(promises);
 }
 
-/** Returns the lines that start a link. It gets no IPv6 address first: a later change would not take that one away. */
+/** Returns the lines that start a link without an IPv6 address: an address that it has got could not be taken away later. */
 function up(link: string): string[] {
   const noAddress = existsSync(IPV6) ? [`link set dev ${link} addrgenmode none`] : [];
   return [...noAddress, `link set dev ${link} up`];
