@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
@@ -16,10 +17,13 @@ import {
   RUN_LABEL,
   tolerateGone,
 } from '../runtime/docker/engine.js';
+import { nodeNetworkAvailability } from '../runtime/nodes/availability.js';
 import type { CleanResult } from './clean.js';
 
 const skip = await engineSkipReason();
 const engine = await connectEngine(engineAddress());
+/** The first run of an example builds its image from Debian packages. */
+const IMAGE_TIMEOUT_MS = 600_000;
 const fixture = (name: string) => join(packageRoot(), 'conformance/fixtures', `${name}.json`);
 
 function newPlace(t: { teardown(remove: () => unknown): void }): TestWorkspace {
@@ -97,6 +101,26 @@ t.test(
       t.same(await leftOf(runs), []);
       t.same(place.runs(), []);
     }
+  },
+);
+
+t.test(
+  "clean removes the containers and links of a killed kit's nodes",
+  { skip: skip || !nodeNetworkAvailability().available },
+  async (t) => {
+    const place = newPlace(t);
+    const killed = gate(place, '../examples/python/primary-backup', '--faults', 'kill');
+    await killed.waitForStderr(/^kill/m, IMAGE_TIMEOUT_MS);
+    const runs = place.runs();
+    await killed.killWithWatchdog();
+    t.ok((await leftOf(runs)).filter((line) => line.endsWith(' running')).length >= 2, 'a pod per node');
+    const links = () => execFileSync('ip', ['-details', 'link', 'show'], { encoding: 'utf8' });
+    t.ok(runs.some((run) => links().includes(run)));
+    const { code, stdout } = await place.run(['clean', '--json']);
+    t.equal(code, 0, stdout);
+    t.same(await leftOf(runs), []);
+    t.notOk(runs.some((run) => links().includes(run)));
+    t.same(place.runs(), []);
   },
 );
 
