@@ -178,8 +178,8 @@ module.exports = {
     ),
     only('scenarios/runtime', 'nodes', [], 'The network of nodes knows no runtime.'),
     only('scenarios/runtime', 'process', ['boot', 'disks', 'nodes'], 'One runtime does not know the others.'),
-    only('scenarios/runtime', 'docker', ['boot', 'disks'], 'One runtime does not know the others.'),
-    only('scenarios/runtime', 'vm', ['docker', 'boot'], 'The lab VM runs containers.'),
+    only('scenarios/runtime', 'docker', ['boot', 'disks', 'nodes'], 'One runtime does not know the others.'),
+    only('scenarios/runtime', 'vm', ['docker', 'boot', 'nodes'], 'The lab VM runs containers.'),
 
     only(EXPLORE, 'record', [], 'First the run is recorded,'),
     only(EXPLORE, 'states', ['record'], 'then there is a place where crash states are made,'),

@@ -71,8 +71,8 @@ export interface FaultContext {
   /** Compares the files before and after a crash; undefined when the kit cannot read the data directory. */
   readonly losses?: LossObserver | undefined;
   /**
-   * The nodes on which this injection may act. `services`, `dataDir`, `powerDisk` and `losses` are those of the first one, but
-   * `services` has the services of all of them. A target without `nodes` has one.
+   * The nodes on which this injection may act. `services` lists the services of all of them. `dataDir`, `powerDisk` and `losses`
+   * are those of the first one. A target without `nodes` has one.
    */
   readonly nodes: readonly FaultNode[];
   /** The whole cluster; undefined for a target without `nodes`. */

@@ -59,10 +59,10 @@ export function targetFiles(target: Target, file: string): TargetPart[] {
   return [...parts.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-/** Returns the commands of all services, then `install`, `verify` and `nudge`. */
-export function commandsOf({ services, install, verify, nudge }: Target): (readonly string[])[] {
+/** Returns the commands of all services, then `install`, `verify`, `nudge` and `promote`. */
+export function commandsOf({ services, install, verify, nudge, promote }: Target): (readonly string[])[] {
   const commands = Object.values(services).map(({ command }): readonly string[] => command);
-  return [...commands, ...[install, verify, nudge].filter((command) => command !== undefined)];
+  return [...commands, ...[install, verify, nudge, promote].filter((command) => command !== undefined)];
 }
 
 function statOf(path: string, file: string): Stats | undefined {

@@ -1,9 +1,12 @@
-import { isLinkFault } from '../history/cluster-states.js';
+import { type Harm, isLinkFault, isSameHarm, NO_HARM } from '../history/cluster-states.js';
 import type { FaultInjected, HistoryEvent } from '../history/events.js';
 import { answersOf } from '../history/traces.js';
 import { firstAfter } from './crashes.js';
 
-/** An injection that had an effect on a cluster, with the part of the history that belongs to it. Positions are indexes in the history. */
+/**
+ * An injection that had an effect on a cluster, and the part of the history that belongs to it. Positions are indexes in the
+ * history.
+ */
 export interface ClusterHit {
   fault: FaultInjected;
   /** Position of its first event, before anything is cut or killed if the kit records that. */
@@ -12,11 +15,14 @@ export interface ClusterHit {
   end: number;
   /** Number of messages that were at risk at its crash. */
   atRisk: number;
-  /** Number of messages that were confirmed from its begin until the begin of the next injection, or the end of the round. */
+  /** Number of messages that were confirmed from its beginning to the beginning of the next injection, or the end of the round. */
   confirmed: number;
 }
 
-/** Returns the injections with an effect, in order: those that hit and stopped a process, took a disk, or acted on a link. */
+/**
+ * Returns the injections with an effect, in order: those that hit and acted on a link, and those that stopped a process or took
+ * a disk. One of the latter may be a miss, which proves nothing for the target. What it took is lost nevertheless.
+ */
 export function clusterHits(history: readonly HistoryEvent[]): ClusterHit[] {
   const hits: ClusterHit[] = [];
   const beginOf = new Map<number, number>();
@@ -27,10 +33,24 @@ export function clusterHits(history: readonly HistoryEvent[]): ClusterHit[] {
   /** Positions at which the confirmations of an earlier injection stop to count. */
   const limits: number[] = [];
   let confirmed = 0;
+  let harm: Harm = NO_HARM;
+  /** Injections of which a state was recorded. */
+  const begun = new Set<number>();
   history.forEach((event, position) => {
     confirmedBefore.push(confirmed);
     confirmed += answersOf(event).confirmed;
-    if (event.kind === 'installed') limits.push(position);
+    if (event.kind === 'installed') {
+      limits.push(position);
+      harm = NO_HARM;
+    }
+    if (event.kind === 'cluster-state') {
+      const isBegin =
+        !begun.has(event.injection) && isSameHarm({ ...harm, promoted: [] }, { ...event, promoted: [] });
+      begun.add(event.injection);
+      harm = event;
+      // The injection has not done anything yet: what is confirmed now is not confirmed during it.
+      if (isBegin) return;
+    }
     if (event.kind === 'at-risk' || event.kind === 'cluster-state' || event.kind === 'fault') {
       if (!beginOf.has(event.injection)) {
         beginOf.set(event.injection, position);
@@ -42,8 +62,8 @@ export function clusterHits(history: readonly HistoryEvent[]): ClusterHit[] {
       const hit = byInjection.get(event.injection);
       if (hit !== undefined) hit.end = position;
     }
-    if (event.kind !== 'fault' || !event.hit) return;
-    if (event.scope === 'none' && !isLinkFault(event.fault)) return;
+    if (event.kind !== 'fault') return;
+    if (event.scope === 'none' && !(event.hit && isLinkFault(event.fault))) return;
     const begin = beginOf.get(event.injection) ?? position;
     const atRisk = atRiskOf.get(event.injection) ?? 0;
     const hit = { fault: event, begin, end: position, atRisk, confirmed: 0 };

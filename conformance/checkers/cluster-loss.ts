@@ -93,7 +93,7 @@ export function clusterLosses(
   tookLater: (id: string, hit: ClusterHit) => boolean = () => false,
 ): ClusterLosses {
   const all = clusterHits(history);
-  const hits = all.filter(({ fault }) => isHit(fault));
+  const hits = all.filter(({ fault }) => fault.hit && isHit(fault));
   const blamed = firstHitLookup(history, all);
   const ids: string[] = [];
   const lost = attributeLosses(

@@ -108,6 +108,8 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
   const violations = new Violations();
   const lost = new Set<string>();
   let anyUnexpected = false;
+  // In the history of a cluster, positions are instants: moments at which the logs of all nodes had a known length.
+  const inInstants = history.some((event) => event.kind === 'installed' && event.nodes !== undefined);
   const figures = { crashStates: 0, statesAtRisk: 0, lostInStates: 0, brokenStates: 0 };
   for (const event of history) {
     if (event.kind !== 'state-explored') continue;
@@ -119,7 +121,7 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
     figures.brokenStates += states;
     for (const id of missing) lost.add(id);
     anyUnexpected ||= event.wrongCount > 0;
-    reportViolations(violations, event, missing, atRiskMessages);
+    reportViolations(violations, event, missing, atRiskMessages, inInstants);
   }
   figures.lostInStates = lost.size;
   const { crashStates, statesAtRisk, brokenStates } = figures;
@@ -154,6 +156,7 @@ function reportViolations(
   event: StateExplored,
   missing: readonly string[],
   atRiskMessages: AtRiskMessages,
+  inInstants: boolean,
 ): void {
   const where = `crash state ${event.state}`;
   if (!event.recovered) {
@@ -161,11 +164,11 @@ function reportViolations(
     violations.add(`${where}: ${lostText}no recovery: ${event.detail}`, missing[0]);
     return;
   }
-  for (const id of missing)
-    violations.add(
-      `${where}: confirmed after ${atRiskMessages.confirmedAtEntry(id)} requests to the disk, and gone`,
-      id,
-    );
+  for (const id of missing) {
+    const position = atRiskMessages.confirmedAtEntry(id);
+    const confirmed = inInstants ? `by instant ${position}` : `after ${position} requests to the disk`;
+    violations.add(`${where}: confirmed ${confirmed}, and gone`, id);
+  }
   if (event.wrongCount > 0)
     violations.add(
       `${where}: ${event.wrongCount} messages that were never submitted, or not so: ${event.detail}`,

@@ -5,6 +5,7 @@ import {
   isSameHarm,
   listOf,
   NO_HARM,
+  nodeOf,
   servingNodes,
 } from '../history/cluster-states.js';
 import type { HistoryEvent } from '../history/events.js';
@@ -13,8 +14,9 @@ import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /**
- * Part of the claimed time after a change in which the first submit still counts as one at once. The kit waits exactly as long as
- * claimed for a confirmation: without this, a time in which none came would never be over.
+ * Share of the claimed time. If the first submit comes within this share after a change, the time runs from the change, and
+ * otherwise from that submit. A fault waits for a confirmation exactly as long as claimed: if the time ran from each first submit,
+ * the claimed time would never be over when the fault ends.
  */
 const SOON_SHARE = 0.1;
 
@@ -44,7 +46,8 @@ interface Election {
 
 /**
  * Checks PP-24: the nodes that are left confirm again within the claimed time. It runs from each change of what the kit
- * does to the cluster until these nodes confirm a message that was submitted after the change. If the state changes
+ * does to the cluster until these nodes confirm a message that was submitted after the change. A change is complete when the same
+ * state is recorded again, and when a service of a node that is to be down has ended. If the state changes
  * before the time is over, nothing is concluded. The time runs from the first submit to one of these nodes if that is later,
  * and from the recovery after the injection: services that the kit has not started yet confirm nothing. If a node is needed that
  * was down before, the claimed time of a recovery is added.
@@ -103,7 +106,11 @@ function electionsOf(
   let harm: Harm = NO_HARM;
   /** Nodes that were down, and that are not known to be ready again. */
   const recovering = new Set<string>();
+  /** Injection of the present state. */
+  let injection = 0;
   let current: Election | undefined;
+  /** The election of the present state, also when it is decided. */
+  let ofState: Election | undefined;
   /** Elections that ended without a decision, and of which submits are still open. */
   let ended: Election[] = [];
   const end = (atMs: number) => {
@@ -111,6 +118,19 @@ function electionsOf(
     current.endMs = atMs;
     if (current.result === 'undecided' && current.open.size > 0) ended.push(current);
     current = undefined;
+  };
+  /**
+   * Begins the time again, because the change is complete only now. A confirmation of before proves nothing: it came from a
+   * cluster of which nothing was harmed yet.
+   */
+  const restart = (atMs: number) => {
+    if (ofState === undefined || ofState.result === 'late') return;
+    Object.assign(ofState, {
+      ...{ startMs: atMs, firstTryMs: Number.POSITIVE_INFINITY, open: new Map(), refused: 0 },
+      ...{ endMs: undefined, result: 'undecided', tookMs: 0 },
+    } satisfies Partial<Election>);
+    ended = ended.filter((one) => one !== ofState);
+    current = ofState;
   };
   const answered = (election: Election, event: Extract<HistoryEvent, { kind: 'answered' }>) => {
     const submittedMs = election.open.get(event.id);
@@ -131,18 +151,24 @@ function electionsOf(
       case 'installed':
         end(event.atMs);
         ended = [];
+        ofState = undefined;
         nodes = event.nodes ?? [];
         harm = NO_HARM;
         recovering.clear();
         break;
       case 'cluster-state': {
-        if (isSameHarm(harm, event)) {
-          // The change is complete now.
-          if (current !== undefined) current.startMs = event.atMs;
+        const isBegin = event.injection !== injection;
+        injection = event.injection;
+        if (isSameHarm(harm, event) && !isBegin) {
+          restart(event.atMs);
           break;
         }
         end(event.atMs);
+        ofState = undefined;
+        const isSameAsBefore = isSameHarm({ ...harm, promoted: [] }, { ...event, promoted: [] });
         harm = event;
+        // An injection begins, and has not changed anything yet. What it does next may take any time.
+        if (isBegin && isSameAsBefore) break;
         for (const node of harm.down) recovering.add(node);
         const serving = servingNodes(nodes, harm, tolerates);
         if (serving.length === 0) break;
@@ -156,6 +182,7 @@ function electionsOf(
           ...{ firstTryMs: Number.POSITIVE_INFINITY, open: new Map(), refused: 0, endMs: undefined },
           ...{ result: 'undecided', tookMs: 0 },
         };
+        ofState = current;
         elections.push(current);
         break;
       }
@@ -178,6 +205,7 @@ function electionsOf(
         break;
       case 'service-exited':
         if (event.expected && current?.serving.has(nodeOf(event.service))) end(event.atMs);
+        else if (harm.down.includes(nodeOf(event.service))) restart(event.atMs);
         break;
       case 'at-risk':
       case 'fault':
@@ -194,11 +222,6 @@ function electionsOf(
     }
   }
   return elections;
-}
-
-/** Returns the node of a service: `server@a` runs on a. */
-function nodeOf(service: string): string {
-  return service.slice(service.lastIndexOf('@') + 1);
 }
 
 function seconds(ms: number): string {

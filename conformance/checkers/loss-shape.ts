@@ -62,7 +62,10 @@ export function lossShapes(
   return shapes.sort((one, other) => (one.injection ?? Infinity) - (other.injection ?? Infinity));
 }
 
-/** Returns the shapes of the losses of some messages; empty for none. */
+/**
+ * Returns what each injection took from each producer, as `lossShapes` does, of the messages with these ids only.
+ * @param ids ids of lost messages.
+ */
 export function shapesOf(history: readonly HistoryEvent[], ids: readonly string[]): ProducerLoss[] {
   if (ids.length === 0) return [];
   const wanted = new Set(ids);

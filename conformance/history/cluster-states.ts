@@ -13,11 +13,16 @@ export function isLinkFault(fault: string): boolean {
   return LINK_FAULTS.some((name) => fault === name || fault.startsWith(`${name}-`));
 }
 
-/** The part of a `cluster-state` event that says who reaches whom. */
+/** The part of a `cluster-state` event that says which nodes are up and reach each other. */
 export type Harm = Pick<ClusterState, 'down' | 'cut' | 'promoted'>;
 
 /** State of a cluster of which the kit harms nothing. */
 export const NO_HARM: Harm = { down: [], cut: [] };
+
+/** Returns the node of a service: `server@a` runs on a. */
+export function nodeOf(service: string): string {
+  return service.slice(service.lastIndexOf('@') + 1);
+}
 
 /** Returns whether the kit harms nothing in this state. */
 export function isHealed({ down, cut }: Harm): boolean {
@@ -53,8 +58,8 @@ export function connectedGroups(nodes: readonly string[], harm: Harm): string[][
 }
 
 /**
- * Returns the nodes that are cut off into a minority: they are up, at least one link is cut, and at most half of all nodes
- * reach each other together with them. A node that was promoted is none of them.
+ * Returns the nodes that are cut off into a minority: they are up, at least one link is cut, and their group (see
+ * `connectedGroups`) has at most half of all nodes. A node that was promoted is excepted.
  */
 export function cutOffNodes(nodes: readonly string[], harm: Harm): Set<string> {
   if (harm.cut.length === 0) return new Set();
@@ -63,9 +68,12 @@ export function cutOffNodes(nodes: readonly string[], harm: Harm): Set<string> {
 }
 
 /**
- * Returns the nodes that must confirm messages in this state: the largest group, if it is the only one of its size or the
- * only such one with a node that was promoted, if each of its nodes reaches each other one directly, if the nodes outside of it are at most `tolerates`, and if it is a
- * majority of all nodes or has a node that was promoted. Otherwise returns an empty list: nothing is demanded.
+ * Returns the nodes that must confirm messages in this state; an empty list if nothing is demanded. They are the largest
+ * group, if all of this is true:
+ * - It is the only one of its size, or the only one of these with a node that was promoted.
+ * - Each of its nodes reaches each other one directly.
+ * - At most `tolerates` nodes are outside of it.
+ * - It is a majority of all nodes, or it has a node that was promoted.
  */
 export function servingNodes(nodes: readonly string[], harm: Harm, tolerates: number): string[] {
   const hasPromoted = (group: readonly string[]) =>

@@ -225,6 +225,9 @@ function clusterHistory(byMinority: number, silent: boolean): HistoryEvent[] {
   };
   for (let injection = 0; injection < 6; injection++) {
     for (let n = 0; n < 60; n++) submit('b', 'confirmed');
+    history.state(['a-b', 'a-c']);
+    // It is confirmed before the cut is complete.
+    submit('b', 'confirmed');
     history.state(['a-b', 'a-c']).advance(4000);
     for (let n = 0; n < 20; n++) submit('a', n < byMinority ? 'confirmed' : 'indefinite');
     for (let n = 0; n < 30; n++) {

@@ -1,4 +1,4 @@
-import { connectedGroups, cutOffNodes, type Harm, isSameHarm, NO_HARM } from './cluster-states.js';
+import { connectedGroups, cutOffNodes, type Harm, isSameHarm, NO_HARM, nodeOf } from './cluster-states.js';
 import type { Answered, HistoryEvent, Uneventful } from './events.js';
 
 /*
@@ -55,7 +55,7 @@ const MAX_WAITING_LOOKED_AT = 10_000;
  */
 const OVERTAKEN_SHARE = 1 / 100;
 
-/** Part of the greatest number of events that may be messages which a node answered after a change of the cluster. */
+/** Share of the greatest number of events that may be kept because of what nodes answered after a change of the cluster. */
 const CLUSTER_SHARE = 1 / 10;
 
 /** An array of numbers that grows. It holds them in parts, so that it never copies all of them. */
@@ -153,15 +153,18 @@ export class Condenser {
   #waitingLeft: number;
   readonly #waitingPerCrash: number;
   #overtakenLeft: number;
-  /** Nodes of the cluster, none without one; what the kit does to them; and the number of the event that says so. */
+  /** Names of the nodes; empty for a target without `nodes`. */
   #nodes: readonly string[] = [];
+  /** What the kit does to the nodes now, and the number of the event that says so. */
   #harm: Harm = NO_HARM;
   #harmedAt = 0;
   /** For each node that is cut off into a minority, the number of the event since which it is. */
   #cutOff = new Map<string, number>();
-  /** Nodes of the largest group, as long as none of them has confirmed a message since the last change. */
+  /** Nodes of the largest group, as long as none of them has confirmed a message since the last change was complete. */
   #silent = new Set<string>();
-  /** The same before the last change: submits that were not answered then are answered now. */
+  /** Number of the event that says that the last change is complete, or that begins it. */
+  #silentAt = 0;
+  /** `#silent` before the last change, and the number of the event of that state: its submits may be answered only now. */
   #formerlySilent: { nodes: ReadonlySet<string>; since: number } = { nodes: new Set(), since: 0 };
   #clusterLeft: number;
   #omittedDeliveries = new Uint8Array(1 << 16);
@@ -186,6 +189,8 @@ export class Condenser {
       this.#silent = new Set();
     }
     if (event.kind === 'cluster-state') this.#noteCluster(event);
+    if (event.kind === 'service-exited' && this.#harm.down.includes(nodeOf(event.service)))
+      this.#awaitAgain();
     const kind = KINDS.indexOf(event.kind as (typeof KINDS)[number]);
     if (kind >= 0 && 'id' in event && event.id !== null) {
       const number = this.#messages.numberOf(event.id);
@@ -204,15 +209,24 @@ export class Condenser {
   }
 
   #noteCluster(harm: Harm): void {
-    // A repeated state says that the change is complete.
-    if (isSameHarm(this.#harm, harm)) return;
+    if (isSameHarm(this.#harm, harm)) {
+      // A repeated state says that the change is complete.
+      this.#awaitAgain();
+      return;
+    }
     this.#harm = harm;
-    this.#formerlySilent = { nodes: this.#silent, since: this.#harmedAt };
+    this.#formerlySilent = { nodes: this.#silent, since: this.#silentAt };
     this.#harmedAt = this.#events.length;
     const minority = cutOffNodes(this.#nodes, harm);
     for (const node of [...this.#cutOff.keys()]) if (!minority.has(node)) this.#cutOff.delete(node);
     for (const node of minority) if (!this.#cutOff.has(node)) this.#cutOff.set(node, this.#harmedAt);
+    this.#awaitAgain();
+  }
+
+  /** From now on, the answers of the largest group are kept until its first confirmation. */
+  #awaitAgain(): void {
     this.#silent = new Set(connectedGroups(this.#nodes, this.#harm)[0]);
+    this.#silentAt = this.#events.length;
   }
 
   /** Marks a message whose answer tells what a node did after a change of the cluster. */
@@ -220,7 +234,7 @@ export class Condenser {
     const submit = this.#messages.submits.at(number);
     const isConfirmed = outcome === 'confirmed';
     const isOfMinority = isConfirmed && submit > (this.#cutOff.get(node) ?? Number.POSITIVE_INFINITY);
-    const isAwaited = this.#silent.has(node) && submit > this.#harmedAt;
+    const isAwaited = this.#silent.has(node) && submit > this.#silentAt;
     const { nodes, since } = this.#formerlySilent;
     const wasAwaited = nodes.has(node) && submit > since && submit < this.#harmedAt;
     if (isAwaited && isConfirmed) this.#silent.clear();

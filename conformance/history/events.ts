@@ -340,7 +340,11 @@ export interface LogPosition {
    * `confirmed`: the confirmation had come by then. `offered`: no receiver had been offered the message before.
    */
   what: 'confirmed' | 'offered';
-  /** Number of entries of the log of disk writes that were complete at this position. */
+  /**
+   * Number of entries of the log of disk writes that were complete at this position. In a cluster: number of the first
+   * instant after a confirmation, or of the last one before an offer. An instant is a moment at which the logs of all nodes
+   * had a known length.
+   */
   entries: number;
 }
 
@@ -353,13 +357,13 @@ export interface StateExplored {
   atMs: number;
   /**
    * Address of the state in the log; after a `>` its address in the log of a recovery from it. The address is
-   * enough to make the state again.
+   * enough to make the state again. In a cluster it has the number of the instant and the address of each node's disk.
    */
   state: string;
-  /** Number of entries of the log of disk writes that were complete at the power cut. */
+  /** Number of entries of the log of disk writes that were complete at the power cut. In a cluster: number of the instant. */
   prefix: number;
   /**
-   * Number of entries of the log of disk writes that may have begun to reach the disk: `prefix`, or one more.
+   * In a cluster: number of the instant, or one more when a write that was under way may be on a disk. Otherwise number of entries of the log of disk writes that may have begun to reach the disk: `prefix`, or one more.
    */
   entriesBegun: number;
   /**

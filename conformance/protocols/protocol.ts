@@ -39,7 +39,7 @@ export interface DeliveryReply {
   answer: 'accept' | 'later' | 'go-away' | 'never';
   /** Delay before the answer, in milliseconds. */
   delayMs: number;
-  /** True: the answer comes even while the receiver holds. Only a receiver to which the target connects can do that. */
+  /** True: the receiver answers even while it holds its answers back. Only a receiver to which the target connects can do that. */
   evenHeld?: boolean;
 }
 

@@ -90,7 +90,7 @@ const FAULTS_WITH_RESTART: readonly string[] = [
 /** Faults that cut the links between nodes, or make them slow. */
 const LINK_FAULTS: readonly FaultName[] = ['partition', 'stale-link', 'link-delay', 'link-loss'];
 
-/** Returns whether a target claims to survive one of some faults as a cluster. */
+/** Makes a test: whether a target is a cluster that tolerates enough failed nodes, and claims to survive one of these faults. */
 const inCluster =
   (faults: readonly FaultName[], leastTolerated = 0): Requirement['isClaimedBy'] =>
   ({ guarantee }) =>
@@ -472,7 +472,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     source:
       'The claim in the target file: `guarantee.cluster`; Ongaro and Ousterhout, In Search of an Understandable Consensus Algorithm (USENIX ATC 2014), section 5 (persistent state); Alagappan et al., Protocol-Aware Recovery for Consensus-Based Storage (FAST 2018)',
     scenarios:
-      'The fault cut-then-elect: one node is isolated, the others confirm messages, the power of one of them is cut, and the isolated node and the one without power form the next majority. The fault power-cut on at least one node and on at most as many as the target tolerates.',
+      'The fault cut-then-elect: one node is isolated, the others confirm messages, the power of one of them is cut, and the isolated node and the node that lost its power form the next majority. The fault power-cut on at least one node and on at most as many as the target tolerates.',
     evidence:
       'Such a fault hit, and messages were confirmed during or after it. Each message that was confirmed before or during the fault has an accepted delivery. [Which fault a loss is attributed to](#losses-in-a-cluster) says when a loss counts here.',
     notEvidence:
@@ -488,7 +488,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     title: 'a confirmation outlives the loss of a disk',
     sentence:
       'A cluster MUST deliver each message that it has confirmed, although one node comes back with an empty disk or is replaced by another node.',
-    why: 'A disk can fail for ever. The same failure of the power supply can take the page cache of the other nodes. A node that comes back empty and counts as one that knows everything can make an empty cluster of a full one.',
+    why: 'A disk can fail for ever. A node that comes back empty, and counts as one that has every message, can empty the whole cluster.',
     source:
       'The claim in the target file: `guarantee.cluster`; Liskov and Cowling, Viewstamped Replication Revisited (MIT-CSAIL-TR-2012-021), section 4.3 (recovery of a replica without its disk)',
     scenarios:

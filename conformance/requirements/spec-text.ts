@@ -106,8 +106,8 @@ The [bounds of the target file](README.md#target-file) say how many duplicates a
 
 A cluster confirms messages while a fault lasts: an injection into a cluster has a beginning and an end. PP-21 to PP-23
 attribute a lost message to the first injection that ended after the confirmation, in the same round. An injection counts if it
-hit, and if it stopped a process or acted on links. It ends with the recovery after it. PP-23 does not count a message if a later crash is known
-to have taken it from a file: a cut link stops no process, so the message was still there.
+hit, and if it stopped a process or acted on links. It ends with the recovery after it. PP-23 does not count a message if a later
+crash is known to have taken it from a file: a cut link stops no process, so the message was still there.
 
 A run that injected such a fault has measured nothing if no message was confirmed between the beginning of the injection and the
 beginning of the next one.
@@ -120,13 +120,13 @@ their link is cut. Nodes form a group if they reach each other, also through oth
 - A node is *cut off into a minority* (PP-23) if links are cut and its group has at most half of all nodes. Such a node must not
   confirm messages. A node is excepted if it was promoted: if the kit ran the target's \`promote\` command on it in this
   injection or in the last one with a promotion. Such a node may go on alone until the others have caught up.
-- *The nodes that must confirm* (PP-24) are the largest group, if there is no other of its size or only this one has a promoted node, if each of its
-  nodes is connected with each other one, if the nodes outside of it are at most as many as \`guarantee.cluster.tolerates\`, and if the group has more than half
-  of all nodes or a node that was promoted. Otherwise nothing is demanded.
+- *The nodes that must confirm* (PP-24) are the largest group, if all of this is true. No other group has its size, or only this
+  one of them has a promoted node. Each of its nodes is connected with each other one. At most \`guarantee.cluster.tolerates\` nodes
+  are outside of it. It has more than half of all nodes, or a promoted node. Otherwise nothing is demanded.
 - When nothing is down or cut, all nodes must confirm: any of them may do it.
 
-So the target with two nodes must confirm when everything is healed, and when one node is down and the other one was promoted. If
-its two nodes are cut from each other, none of them may confirm, except the one that was promoted. With four nodes in two
+So a target with two nodes must confirm when everything is healed, and when one node is down and the other one was promoted. If
+its two nodes are cut from each other, neither may confirm, except one that was promoted. With four nodes in two
 halves, no node may confirm and none must.`;
 
 function levelsSection(): string {

@@ -14,13 +14,14 @@ export interface TargetCommand {
 
 /** Returns every command that a target file can make the kit run. */
 export function commandsIn(
-  target: Pick<TargetFile, 'services' | 'install' | 'verify' | 'nudge' | 'crashStates'>,
+  target: Pick<TargetFile, 'services' | 'install' | 'verify' | 'nudge' | 'promote' | 'crashStates'>,
 ): TargetCommand[] {
-  const { services, install, verify, nudge, crashStates } = target;
+  const { services, install, verify, nudge, promote, crashStates } = target;
   const others = {
     install,
     verify,
     nudge,
+    promote,
     'crashStates.install': crashStates?.install,
     'crashStates.restore': crashStates?.restore,
   };

@@ -105,8 +105,8 @@ const Cluster = object({
     .int({ error: 'a whole number from 0' })
     .min(0, { error: 'a whole number from 0' })
     .describe(
-      'Number of nodes that may fail at the same time. No fault harms more of them at once, but the faults of all nodes and ' +
-        'cut-then-elect.',
+      'Number of nodes that may fail at the same time. No fault harms more of them at once, except the faults of all nodes ' +
+        'and cut-then-elect.',
     ),
   electionSeconds: z
     .number({ error: `a number of seconds above 0 and at most ${MAX_ELECTION_SECONDS}` })

@@ -29,7 +29,7 @@ t.test('every key of a target file has an example, and every example is valid', 
       name: 'q',
       protocol: 'http',
       services: { server: { command: ['x'] } },
-      guarantee: { faults: ['kill'], duplicatesPerCrash: 0 },
+      guarantee: { faults: ['kill'], duplicatesPerCrash: 0, cluster: { tolerates: 0 } },
       files: {},
       crashStates: {},
     };
@@ -54,6 +54,10 @@ t.test(
     t.equal(
       end('guarantee.faults.0: expected one of kill, found "kil"'),
       '; for example "faults": ["kill","pause","power-cut"]',
+    );
+    t.equal(
+      end('guarantee.cluster.tolerates: expected a number below 3, the number of nodes, found 3'),
+      '; for example "tolerates": 1',
     );
     t.match(end('services.server.command: expected a list'), '; for example "command": ["{dir}/queue",');
     t.match(end('services.server.env.QUEUE: unknown placeholder'), '; for example "env": {');

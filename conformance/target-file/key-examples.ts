@@ -12,7 +12,10 @@ export const KEY_EXAMPLES: Readonly<Record<string, unknown>> = {
   'services.*.image': 'debian:12',
   'services.*.env': { QUEUE_DATA: '{data}' },
   'services.*.user': 'nobody',
+  'services.*.nodes': ['a', 'b'],
+  nodes: ['a', 'b', 'c'],
   install: ['make', '-C', '{dir}'],
+  promote: ['{dir}/queue', '--promote', '{data}'],
   submit: ['in'],
   verify: ['{dir}/queue', '--verify', '{data}'],
   files: { index: ['*.index'], messages: ['log*'] },
@@ -35,6 +38,9 @@ export const KEY_EXAMPLES: Readonly<Record<string, unknown>> = {
   'guarantee.redeliverySeconds': 6,
   'guarantee.headers': 'may-be-completed',
   'guarantee.order': 'per-producer',
+  'guarantee.cluster': { tolerates: 1, electionSeconds: 30 },
+  'guarantee.cluster.tolerates': 1,
+  'guarantee.cluster.electionSeconds': 30,
 };
 
 /**

@@ -90,7 +90,7 @@ t.test('each mistake in the keys of a cluster names the key and what was expecte
     ],
     [
       withGuarantee({ cluster: { tolerates: 3 } }),
-      /cluster\.tolerates: expected a number below that of the nodes, 3/,
+      /cluster\.tolerates: expected a number below 3, the number of nodes, found 3$/,
     ],
     [withGuarantee({ cluster: { tolerates: -1 } }), /cluster\.tolerates: .*a whole number from 0/],
     [

@@ -51,7 +51,7 @@ export function nodeProblems(target: TargetFile): string[] {
     problems.push('guarantee.cluster: expected { "tolerates": N }, because the target has nodes');
   else if (guarantee.cluster.tolerates >= nodes.length)
     problems.push(
-      `guarantee.cluster.tolerates: expected a number below that of the nodes, ${nodes.length}, and got ${guarantee.cluster.tolerates}`,
+      `guarantee.cluster.tolerates: expected a number below ${nodes.length}, the number of nodes, found ${guarantee.cluster.tolerates}`,
     );
   else if (guarantee.cluster.tolerates === 0) {
     const useless = guarantee.faults.filter((fault) => fault === 'node-loss' || fault === 'cut-then-elect');

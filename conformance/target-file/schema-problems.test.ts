@@ -2,7 +2,7 @@ import t from 'tap';
 import { type TargetInput, targetJsonSchema } from './definition.js';
 import { defineTarget, TargetFileError } from './load.js';
 
-/** A valid definition that has every key of the schema. */
+/** A valid definition that has every key of a target without nodes. */
 const COMPLETE: TargetInput = {
   $schema: 'target.schema.json',
   name: 'complete',
@@ -32,6 +32,25 @@ const COMPLETE: TargetInput = {
     redeliverySeconds: 30,
     headers: 'may-be-completed',
     order: 'per-producer',
+  },
+};
+
+/** A valid definition that has every key of a cluster. */
+const CLUSTER: TargetInput = {
+  name: 'cluster',
+  protocol: 'http',
+  nodes: ['a', 'b', 'c'],
+  services: {
+    server: {
+      command: ['{dir}/queue', '{data}', '{port}', '{ip}', '{ip:b}', '{host}', '{peers}'],
+      nodes: ['a', 'b', 'c'],
+    },
+  },
+  promote: ['{dir}/promote', '{data}'],
+  guarantee: {
+    faults: ['partition', 'cut-then-elect', 'node-loss'],
+    duplicatesPerCrash: 0,
+    cluster: { tolerates: 1, electionSeconds: 30 },
   },
 };
 
@@ -100,38 +119,51 @@ function problemsOf(definition: unknown): readonly string[] {
 }
 
 t.test('every wrong value of every key gets one line in the words of the kit', async (t) => {
-  t.same(problemsOf(COMPLETE), [], 'the complete definition is valid');
-  let answers = 0;
-  for (const path of pathsOf(COMPLETE)) {
-    if (path.length === 0) continue;
-    for (const value of WRONG_VALUES) {
-      for (const problem of problemsOf(withValue(COMPLETE, path, value))) {
-        answers++;
-        if (VALIDATOR_TEXT.test(problem.replace(/, found .*/, '')) || !PROBLEM.test(problem))
-          t.fail(`${path.join('.')} = ${JSON.stringify(value)}: ${problem}`);
+  for (const [definition, least] of [
+    [COMPLETE, 700],
+    [CLUSTER, 500],
+  ] as const) {
+    t.same(problemsOf(definition), [], `the definition ${definition.name} is valid`);
+    let answers = 0;
+    for (const path of pathsOf(definition)) {
+      if (path.length === 0) continue;
+      for (const value of WRONG_VALUES) {
+        for (const problem of problemsOf(withValue(definition, path, value))) {
+          answers++;
+          if (VALIDATOR_TEXT.test(problem.replace(/, found .*/, '')) || !PROBLEM.test(problem))
+            t.fail(`${path.join('.')} = ${JSON.stringify(value)}: ${problem}`);
+        }
       }
     }
+    t.ok(answers > least, `${answers} answers were looked at`);
   }
-  t.ok(answers > 700, `${answers} answers were looked at`);
 });
 
-t.test('the complete definition has every key of the schema', async (t) => {
-  const missing: string[] = [];
-  const walk = (schema: unknown, value: unknown, path: string): void => {
-    if (typeof schema !== 'object' || schema === null) return;
+t.test('each key of the schema is in one of the two definitions', async (t) => {
+  const found = new Set<string>();
+  const walk = (schema: unknown, value: unknown, path: string): string[] => {
+    if (typeof schema !== 'object' || schema === null) return [];
     const { properties, additionalProperties } = schema as {
       properties?: Record<string, unknown>;
       additionalProperties?: unknown;
     };
     const record = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
-    for (const [key, child] of Object.entries(properties ?? {})) {
-      if (record[key] === undefined) missing.push(`${path}.${key}`);
-      walk(child, record[key], `${path}.${key}`);
-    }
-    for (const [key, child] of Object.entries(record)) walk(additionalProperties, child, `${path}.${key}`);
+    const own = Object.entries(properties ?? {}).flatMap(([key, child]) => {
+      if (record[key] !== undefined) found.add(`${path}.${key}`);
+      return [`${path}.${key}`, ...walk(child, record[key], `${path}.${key}`)];
+    });
+    const others = Object.entries(record).flatMap(([key, child]) =>
+      walk(additionalProperties, child, `${path}.${key}`),
+    );
+    return [...own, ...others];
   };
-  walk(JSON.parse(targetJsonSchema()), COMPLETE, '');
-  t.same(missing, []);
+  const schema: unknown = JSON.parse(targetJsonSchema());
+  const keys = [COMPLETE, CLUSTER].flatMap((definition) => walk(schema, definition, ''));
+  t.ok(keys.length > 50, `${keys.length} keys`);
+  t.same(
+    keys.filter((key) => !found.has(key)),
+    [],
+  );
 });
 
 t.test('unknown keys get one line each, with the key that was probably meant', async (t) => {

@@ -29,6 +29,8 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
   'plugpull/mosquitto': { packages: ['mosquitto'], users: {} },
   'plugpull/nats': { packages: ['nats-server'], users: {} },
   'plugpull/rabbitmq': { packages: ['rabbitmq-server'], users: {} },
+  // For the examples in Python.
+  'plugpull/python': { packages: ['python3'], users: {} },
 };
 
 /** Packages for the scripts beside the target files, and for the faults inside a container. */

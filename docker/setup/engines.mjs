@@ -24,8 +24,8 @@ const GATE_ENGINES = [
 ];
 const OTHER_ENGINES = [
   { file: '/usr/sbin/mkfs.xfs', package: 'xfsprogs', for: '--fs xfs' },
-  { file: '/sbin/ip', package: 'iproute2', for: 'nodes of a cluster under --runtime process' },
-  { file: '/usr/sbin/nft', package: 'nftables', for: 'nodes of a cluster under --runtime process' },
+  { file: '/sbin/ip', package: 'iproute2', for: 'nodes of a cluster' },
+  { file: '/usr/sbin/nft', package: 'nftables', for: 'nodes of a cluster' },
   { file: '/usr/bin/mmdebstrap', package: 'mmdebstrap', for: 'images without a registry, lab VM' },
   { file: '/usr/bin/qemu-system-x86_64', package: 'qemu-system-x86', for: 'lab VM' },
   { file: '/usr/bin/genext2fs', package: 'genext2fs', for: 'lab VM' },

@@ -45,7 +45,7 @@ export async function findPrimary(cluster: ClusterContext): Promise<string | und
 
 /**
  * Promotes the first of the nodes whose command succeeds: a command may refuse a node that must not take over, and a node
- * may not be ready yet. It tries for `timeoutMs`, until the run is interrupted.
+ * may not be ready yet. It tries again for at most `timeoutMs`, or until the run is interrupted.
  * @returns a phrase for people: who was promoted, or why none was.
  */
 export async function promoteOne(

@@ -14,7 +14,7 @@ export interface Shape {
 /**
  * Draws a partition that harms at most `tolerates` nodes: one node is isolated; a group of several is; links carry packets
  * in one direction only; or two majorities overlap in nodes that see both sides.
- * @param mustHarm node that is to be on the side that is given up; undefined: any.
+ * @param mustHarm node that must be on the side that is given up; undefined: any.
  * @returns undefined when no partition is within the fault budget.
  */
 export function drawShape(

@@ -14,13 +14,13 @@ import { cutNodes, cuttable } from './cut-nodes.js';
 const MIN_CONFIRMS = 10;
 const MAX_CONFIRMS = 100;
 
-/** The parts of the nodes. */
+/** What each node does in the schedule. */
 interface Roles {
   /** Node that is isolated first, so that it misses what is confirmed meanwhile. */
   isolated: string;
   /** Node whose power is cut. */
   cut: string;
-  /** Other nodes of the next majority: as few as possible. None of three nodes. */
+  /** Other nodes of the next majority, as few as possible. Empty in a cluster of three nodes. */
   helpers: string[];
   /** Nodes that are isolated at the cut. They hold what was confirmed. */
   away: string[];
@@ -34,7 +34,8 @@ interface Roles {
 export const cutThenElect: Fault = {
   name: 'cut-then-elect',
   family: 'cut-then-elect',
-  summary: 'a majority of one node that missed messages and one that lost its power: each member had flushed',
+  summary:
+    'a node that missed messages and one that lost its power elect: confirmed means flushed on a majority',
   needs: { target: 'up', disk: 'power', nodes: 'cluster' },
   actsOnStoredData: true,
   holdsReceivers: 'always',
@@ -73,7 +74,8 @@ export const cutThenElect: Fault = {
     await cluster.start(roles.cut);
     cluster.noteState({ down: [], cut: away });
     const promoted = await promoteIfNeeded(context, cluster, roles, primary);
-    const afterwards = await cluster.waitForConfirmsBy(nextMajority, 1, cluster.electionMs);
+    // The node whose power was cut has to recover before it can take part in an election.
+    const afterwards = await cluster.waitForConfirmsBy(nextMajority, 1, 2 * cluster.electionMs);
     const detail = `${story}; ${power.detail}; ${list(roles.away)} cut off${promoted}, ${afterwards} confirmed by ${list(nextMajority)}`;
     const judged = hit(detail, 'machine', power.services);
     return {

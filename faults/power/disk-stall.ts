@@ -15,11 +15,11 @@ const MAX_STALL_MS = 60_000;
 const MAX_CLUSTER_STALL_MS = 15_000;
 /** Interval in ms between two looks at the processes. */
 const LOOK_MS = 50;
-/** Looks in a row that find a thread waiting: a thread also waits for other disks, but not that long. */
+/** Number of looks in a row that must find a thread waiting: a thread also waits for other disks, but not that long. */
 const MIN_LOOKS = 5;
-/** Interval in ms in which the watchdog hears that the stall is intended. It ends a stall of a minute. */
+/** Interval in ms at which the watchdog is told that the stall is intended. Otherwise it ends a stall after a minute. */
 const RENEW_MS = 10_000;
-/** Time in ms after which a confirmation rests on nothing that the disk still did for it. */
+/** Time in ms from the beginning of a stall. A later confirmation does not rest on what the disk did before the stall. */
 const GRACE_MS = 500;
 /** Upper bound in ms of the wait for a confirmation after the stall. */
 const RECOVERY_MS = 10_000;

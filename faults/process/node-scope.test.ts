@@ -41,7 +41,8 @@ t.test('pause stops all nodes of its scope and lets them continue', async (t) =>
     t.same(signals, ['SIGSTOP a', 'SIGSTOP b', 'SIGCONT a', 'SIGCONT b']);
     t.same(
       cluster.states.map((state) => state.down),
-      [['a', 'b'], []],
+      [['a', 'b'], ['a', 'b'], []],
+      'before they stop, when they have stopped, and when they go on',
     );
   }
 });

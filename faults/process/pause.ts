@@ -65,6 +65,8 @@ async function pauseNodes(context: FaultContext, electionMs: number): Promise<In
   const counts = await Promise.all(up.map((service) => service.signal('SIGSTOP')));
   const stopped = up.filter((_, index) => (counts[index] ?? 0) > 0).map(({ name }) => name);
   if (stopped.length === 0) return miss('no service had a process');
+  // From now on they are surely stopped: what was confirmed in between shows nothing.
+  noteDown(context, nodes);
   await sleep(pauseMs, signal);
   const detail = `SIGSTOP to ${stopped.join(', ')} for ${pauseMs} ms`;
   return { ...hit(detail, 'none', stopped), ...namesOfHarmed(context, stopped) };

@@ -7,8 +7,8 @@ import { AVAILABLE } from '../programs.js';
 import { sample } from '../random-choice.js';
 
 /**
- * Kills a node, and its disk is gone. The others confirm on without it. Then it comes back with an empty disk and joins
- * again. In a cluster whose operator promotes nodes, the lost node is the primary in three of four draws, and another is
+ * Kills a node, and its disk is gone. The others go on confirming without it. Then it comes back with an empty disk and
+ * joins again. In a cluster whose operator promotes nodes, the lost node is the primary in three of four draws, and another is
  * promoted.
  *
  * A round has at most one such fault: until the new node holds everything again, a second loss may take the only copy, and

@@ -17,13 +17,13 @@ interface Site {
   hasFailed: boolean;
 }
 
-/** A site that is not reached by this number of injections is left to chance. */
+/** Number of injections that are aimed at a site. If none of them makes it fail, it is left to chance. */
 const MAX_AIMS = 2;
 /** Upper bound of the sites. The names of files may differ in a way that `patternOf` does not know. */
 const MAX_SITES = 32;
-/** One aim in this number is at any site that has not failed. */
+/** On average, one of this number of aims takes any site that has not failed, and not the first in order. */
 const ANY_SITE_EVERY = 6;
-/** One injection in this number is aimed at writes while some site has not failed. */
+/** While a site has not failed, one of this number of draws takes writes, unless the draw before did so. */
 const WRITES_EVERY = 3;
 
 /**
@@ -34,7 +34,7 @@ const WRITES_EVERY = 3;
  */
 export class SyncSites implements SyncMemory {
   readonly #sites = new Map<string, Site>();
-  /** The first aim is at syncs: writes that fail are also a part of other faults. */
+  /** Whether the last draw took writes. True at first: the first aim is at syncs, because other faults let writes fail too. */
   #hadWrites = true;
   #hasLearned = false;
 

@@ -12,7 +12,7 @@ interface SchemaNode {
 }
 
 /** Lists of strings that a target file must not leave empty and that are no commands. */
-const NO_COMMANDS = ['submit', 'guarantee.faults'];
+const NO_COMMANDS = ['submit', 'guarantee.faults', 'services.*.nodes', 'nodes'];
 
 /** Returns the key paths of the commands in the schema of target files, with `*` for the name of a service. */
 function commandPaths(node: SchemaNode, path: readonly string[] = []): string[] {

@@ -83,6 +83,24 @@ export const CrashStateCase = z.object({
   run: z.string(),
 });
 
+/** Name of a node, as in a target file. */
+const NodeName = z.string().regex(/^[a-z][a-z0-9-]{0,15}$/);
+
+/** One crash state of a recorded run of a cluster. */
+export const ClusterStateCase = z.object({
+  kind: z.literal('cluster-state'),
+  /** Address of the state, as explore reports it; see `formatClusterState`. */
+  state: z.string(),
+  /** Number of log entries of each node that count, by its name. */
+  ends: z.record(NodeName, z.int().min(0)),
+  filesystem: Filesystem,
+  /** Id of the recorded run, which every message of the run contains. */
+  run: z.string(),
+  /** IPv4 addresses of the nodes, and ports by name, of the recorded run: the target may have stored them. */
+  addresses: z.record(NodeName, z.ipv4()),
+  ports: z.record(z.string(), z.int().min(1).max(65_535)),
+});
+
 /**
  * `bundle.json`, the first file of a bundle. A bundle is a .tar.gz of the evidence directory (history,
  * schedules, logs, data), with disk images without their zeros (`*.extents`, see extents.ts) and a seal at
@@ -112,9 +130,10 @@ export const Manifest = z.object({
   summary: z.array(z.string()),
   /** Names of evidence files that the limits of a bundle leave out; the last line may say how many more there are. */
   omittedFiles: z.array(z.string()),
-  case: z.discriminatedUnion('kind', [GateCase, CrashStateCase]),
+  case: z.discriminatedUnion('kind', [GateCase, CrashStateCase, ClusterStateCase]),
 });
 
 export type GateCase = z.output<typeof GateCase>;
+export type ClusterStateCase = z.output<typeof ClusterStateCase>;
 export type CrashStateCase = z.output<typeof CrashStateCase>;
 export type Manifest = z.output<typeof Manifest>;

@@ -9,7 +9,7 @@ import { table } from '../report/table.js';
 import { bootViewAvailability } from '../runtime/boot/boot-view.js';
 import { RUNTIMES } from '../runtime/choice/runtimes.js';
 import { containerBootAvailability } from '../runtime/docker/container-boot.js';
-import { nodeNetworkMethod } from '../runtime/nodes/availability.js';
+import { nodeNetworkAvailability, nodeNetworkMethod } from '../runtime/nodes/availability.js';
 import { POWER_BACKENDS } from '../runtime/power-backends.js';
 
 /** A runtime, fault or power backend, and whether this machine has it. */
@@ -46,12 +46,11 @@ export async function doctorCommand(flags: { json?: boolean }): Promise<number> 
 
 /** Checks which runtimes, faults and power backends this machine has. */
 export async function inspectMachine(): Promise<DoctorReport> {
+  const runtimes = await Promise.all(
+    RUNTIMES.map(async (runtime) => capabilityOf(runtime.name, await runtime.available())),
+  );
   return {
-    runtimes: [
-      ...(await Promise.all(
-        RUNTIMES.map(async (runtime) => capabilityOf(runtime.name, await runtime.available())),
-      )),
-    ],
+    runtimes,
     faults: await Promise.all(
       FAULTS.map(async (fault) => ({
         ...capabilityOf(fault.name, await fault.available()),
@@ -65,7 +64,10 @@ export async function inspectMachine(): Promise<DoctorReport> {
       { ...capabilityOf('process', bootViewAvailability()), how: 'by a mount namespace for each start' },
       { ...capabilityOf('docker', containerBootAvailability()), how: imageNeeds() },
     ],
-    nodes: [nodeCapability()],
+    nodes: [
+      nodeCapability(),
+      ...runtimes.filter(({ name }) => name !== 'process').map(containerNodeCapability),
+    ],
     hungDisks: (await hungDisks()).map(describeHungDisk),
   };
 }
@@ -82,6 +84,15 @@ function nodeCapability(): Capability {
   const where = method.how === 'own' ? '' : ' in a user namespace of the kit';
   const netem = method.netem ? ', with delays and losses' : '';
   return { name: 'process', available: true, how: `by network namespaces${where}${netem}` };
+}
+
+/** Describes what nodes as containers need beside their runtime: under `docker`, links as those of plain processes. */
+function containerNodeCapability({ name, ...rest }: Capability): Capability {
+  if (!rest.available) return { name, ...rest };
+  if (name === 'vm')
+    return { name, available: true, how: 'by network namespaces in it, with delays and losses' };
+  const links = capabilityOf(name, nodeNetworkAvailability());
+  return links.available ? { ...links, how: 'by the network namespaces of a pod per node' } : links;
 }
 
 /**

@@ -91,6 +91,11 @@ export async function exploreCommand(
 
 function openRecording({ recording, fs }: ExploreFlags, target: Target): SavedRecording | undefined {
   if (recording === undefined) return undefined;
+  if (target.nodes !== undefined)
+    throw new KitError(
+      'bad-usage',
+      `--recording ${recording}: a target with several nodes is recorded anew each time, expected no --recording`,
+    );
   if (fs !== undefined)
     throw new KitError('bad-usage', `--fs ${fs.type}: the filesystem is that of --recording ${recording}`);
   return openSavedRecording(resolve(recording), target);

@@ -38,6 +38,7 @@ import {
   replayGate,
   scheduleIn,
 } from '../replay/replay.js';
+import { replayCluster } from '../replay/replay-cluster.js';
 import { replayState } from '../replay/replay-state.js';
 import { describeSchedule } from '../replay/shrink-schedule.js';
 import { reportResult } from '../report/reporters/registry.js';
@@ -71,6 +72,7 @@ export async function replayCommand(
   let keepWorkspace = false;
   try {
     const bundle = await openBundle(resolve(file), join(workspaceDir, 'bundle'));
+    requireOneDisk(bundle, flags);
     for (const line of describeRecorded(bundle.manifest)) log(line);
     const foreign = flags.target === undefined ? whyNotMadeHere(bundle.sha256) : undefined;
     if (foreign !== undefined) {
@@ -116,20 +118,21 @@ export async function replayCommand(
     };
     for (const line of describeStart(bundle.manifest, flags.runs)) log(line);
     const { case: failedCase } = bundle.manifest;
-    const outcome = await unlessInterrupted(
-      interrupts,
+    const ofState = (stateCase: Pick<CrashStateCase, 'filesystem'>) => ({
+      ...{ ...common, dir: workspaceDir },
+      recordAnew: exploreCommandLine(bundle, stateCase, flags),
+    });
+    const replayed =
       failedCase.kind === 'crash-state'
-        ? replayState(bundle, failedCase, {
-            ...common,
-            dir: workspaceDir,
-            recordAnew: exploreCommandLine(bundle, failedCase, flags),
-          })
-        : replayGate(bundle, failedCase, {
-            ...common,
-            runtime: parseRuntime(flags.runtime ?? failedCase.runtime),
-            runs: flags.runs,
-          }),
-    );
+        ? replayState(bundle, failedCase, ofState(failedCase))
+        : failedCase.kind === 'cluster-state'
+          ? replayCluster(bundle, failedCase, ofState(failedCase))
+          : replayGate(bundle, failedCase, {
+              ...common,
+              runtime: parseRuntime(flags.runtime ?? failedCase.runtime),
+              runs: flags.runs,
+            });
+    const outcome = await unlessInterrupted(interrupts, replayed);
     if ('exitCode' in outcome) return outcome.exitCode;
     const { result } = outcome;
     const data =
@@ -151,6 +154,19 @@ export async function replayCommand(
   }
 }
 
+/**
+ * Rejects the flags that look at one disk for a bundle of a cluster.
+ * @throws KitError bad-usage.
+ */
+function requireOneDisk({ manifest }: Bundle, { shell, at }: ReplayFlags): void {
+  if (manifest.case.kind !== 'cluster-state' || (shell !== true && at === undefined)) return;
+  const flag = at === undefined ? '--shell' : `--at ${at}`;
+  throw new KitError(
+    'bad-usage',
+    `${flag}: there is no form for the disks of a cluster yet, expected a replay without it`,
+  );
+}
+
 /** Describes what a replay of this case would make again. */
 function describeCase(failedCase: Bundle['manifest']['case']): string {
   return failedCase.kind === 'gate'
@@ -166,7 +182,7 @@ function parseRuntime(name: string): 'process' | 'docker' | 'vm' {
 /** Returns the command line that records a new run with the seed and the filesystem of an exploration's bundle. */
 function exploreCommandLine(
   { manifest: { seed, target } }: Bundle,
-  { filesystem }: CrashStateCase,
+  { filesystem }: Pick<CrashStateCase, 'filesystem'>,
   flags: ReplayFlags,
 ): string {
   const args = ['explore'];
@@ -200,7 +216,7 @@ function nameOfTarget(file: string): string | undefined {
  */
 function dataDirectoryOf({ dir, manifest }: Bundle, workspaceDir: string): string {
   const mounted = join(workspaceDir, 'disk', 'data');
-  if (existsSync(mounted) || manifest.case.kind === 'crash-state') return mounted;
+  if (existsSync(mounted) || manifest.case.kind !== 'gate') return mounted;
   return join(dir, `round-${manifest.case.round}`, 'data-at-end');
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { AtRiskMessages, submittedIds } from '../../conformance/checkers/crash-states.js';
@@ -12,12 +12,11 @@ import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { expandCommand } from '../../conformance/target-file/placeholders.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
-import { applyWrites, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
+import { openRecording } from '../../faults/crash-states/materialise.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { recordingDirectory } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
-import { copySparse } from '../../faults/power/mounts.js';
 import { describeHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
 import type { CrashState } from '../../faults/write-log/state.js';
@@ -29,9 +28,9 @@ import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { removeOrReport } from '../host/removal.js';
 import { kitVersion } from '../host/version.js';
 import { escapeWarnings } from '../round/escape-warnings.js';
-import { requireSingleNode } from '../round/single-node.js';
 import { traceFiles } from '../round/trace-files.js';
 import { DATA_DIR } from '../runtime/disks/local-disk.js';
+import { exploreCluster } from './cluster/explore-cluster.js';
 import { tryMount } from './inspectors/inspection.js';
 import { WorkerPool } from './inspectors/worker-pool.js';
 import { type FileList, filesIn, lostSince, type SeenLoss, undoneRenames } from './record/file-samples.js';
@@ -44,6 +43,7 @@ import { describeState } from './result/missing-writes.js';
 import type { ExploreResult, SmallestState } from './result/result.js';
 import { writeStateBundle } from './result/state-bundle.js';
 import { type LostInState, stateCause } from './result/state-cause.js';
+import { makeBase } from './states/base-image.js';
 import { StateWorkspace } from './states/workspace.js';
 import { ownersOf } from './states/write-owners.js';
 import { type Exploration, type ExploreOptions, workerCount } from './strategies/exploration.js';
@@ -79,7 +79,7 @@ const MAX_UNMOUNTABLE_SHARE = 0.2;
  *   never works, kit-failed when a disk cannot be made.
  */
 export async function runExplore(requested: ExploreOptions): Promise<ExploreResult> {
-  requireSingleNode(requested.target, 'explore');
+  if (requested.target.nodes !== undefined) return exploreCluster(requested);
   const { target, seed } = requested;
   const registry = new Registry(newRunId(), stateDirectory(), requested.out);
   const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);
@@ -264,7 +264,7 @@ async function explore(options: ExploreOptions, context: ExplorationContext): Pr
   try {
     const ids = submittedIds(recorder.events);
     const baseAt = recording.model.durablePrefix(run.from);
-    const base = makeBase(run, recording, baseAt, join(workspace.dir, 'base.img'));
+    const base = makeBase(run.image, recording, baseAt, join(workspace.dir, 'base.img'));
     const restore = target.crashStates?.restore;
     const exploration: Exploration = {
       options,
@@ -342,18 +342,6 @@ function recordAtRisk(
     rotted: [],
     failingMs: 0,
   });
-}
-
-/**
- * Makes an image of the recorded disk on which the first `baseAt` writes and flushes of the log are done;
- * returns its path.
- */
-function makeBase(run: RecordedRun, { log, model }: Recording, baseAt: number, path: string): string {
-  copySparse(run.image, path);
-  const fd = openSync(path, 'r+');
-  applyWrites(log, model.writes(0, baseAt), fd);
-  closeSync(fd);
-  return path;
 }
 
 /**

@@ -17,7 +17,7 @@ import type {
 import { lostFilesOf } from '../../conformance/history/lost-files.js';
 import type { LossCause } from './loss-causes.js';
 
-/** A cause that only a cluster has. */
+/** A cause of a violation that only the nodes of a cluster can have. */
 export interface ClusterCause extends Omit<LossCause, 'kind'> {
   kind: 'minority-confirmed' | 'no-election';
   /** The failed requirement. */

@@ -55,6 +55,11 @@ t.test('only a gate with time and all faults plans an exploration', async (t) =>
     return 'unexplored' in plan ? plan.unexplored : '';
   };
   t.match(reasonOf({ ...base, budgetMs: 59_000 }), /a budget of 60 s or more/);
+  const cluster = { guarantee, nodes: ['a', 'b'] };
+  t.match(
+    reasonOf({ ...base, target: cluster, budgetMs: 179_000 }),
+    /a budget of 180 s or more \(--budget 270s/,
+  );
   t.match(reasonOf({ ...base, wanted: ['kill'] }), /--faults/);
   t.match(reasonOf({ ...base, maxRounds: 2 }), /--rounds/);
   t.match(reasonOf({ ...base, runtime: { name: 'docker' } }), /--runtime process/);

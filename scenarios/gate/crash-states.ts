@@ -8,18 +8,30 @@ import { runExplore } from '../explore/explore.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import type { ExploreOptions } from '../explore/strategies/exploration.js';
 import { commandLine } from '../host/command-line.js';
-import { whyNotOnNodes } from '../round/single-node.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
 /** Requirement that an exploration of crash states measures. */
 const EXPLORED_REQUIREMENT = 'PP-13';
 /** Shortest budget of a gate that explores crash states: a shorter one is needed for the faults. */
-export const MIN_GATE_BUDGET_MS = 60_000;
+const MIN_GATE_BUDGET_MS = 60_000;
 /** Share of the budget of a gate that its exploration gets. */
 const BUDGET_SHARE = 1 / 6;
 /** Limits of the time of an exploration in a gate. */
 export const MIN_EXPLORATION_MS = 12_000;
 const MAX_EXPLORATION_MS = 120_000;
+/** The same for a cluster, which needs seconds for each state. */
+const MIN_CLUSTER_GATE_BUDGET_MS = 180_000;
+const MIN_CLUSTER_EXPLORATION_MS = 60_000;
+
+/** Returns the shortest budget of a gate that explores crash states of a target, and the shortest time that it gives them. */
+export function explorationMinimum({ nodes }: Pick<Target, 'nodes'>): {
+  gateBudgetMs: number;
+  explorationMs: number;
+} {
+  return nodes === undefined
+    ? { gateBudgetMs: MIN_GATE_BUDGET_MS, explorationMs: MIN_EXPLORATION_MS }
+    : { gateBudgetMs: MIN_CLUSTER_GATE_BUDGET_MS, explorationMs: MIN_CLUSTER_EXPLORATION_MS };
+}
 
 /** The exploration of crash states in a gate. */
 export interface GateExploration {
@@ -74,24 +86,23 @@ export function planExploration(
   const { target, runtime, filesystem = DEFAULT_FILESYSTEM, budgetMs } = request;
   if (!target.guarantee.faults.includes('crash-states'))
     return { unexplored: 'the target does not claim it' };
-  const unsupported = whyNotOnNodes(target, 'explore');
-  if (unsupported !== undefined) return { unexplored: unsupported };
   if (request.wanted !== undefined)
     return { unexplored: `a gate with --faults explores none (use ${commandLine('explore')})` };
   if (request.maxRounds !== undefined || request.maxInjections !== undefined)
     return {
       unexplored: `a gate with --rounds or --injections explores none (use ${commandLine('explore')})`,
     };
-  if (budgetMs < MIN_GATE_BUDGET_MS)
+  const least = explorationMinimum(target);
+  if (budgetMs < least.gateBudgetMs)
     return {
-      unexplored: `a gate explores them only with a budget of ${MIN_GATE_BUDGET_MS / 1000} s or more (--budget 90s, or ${commandLine('explore')})`,
+      unexplored: `a gate explores them only with a budget of ${least.gateBudgetMs / 1000} s or more (--budget ${(1.5 * least.gateBudgetMs) / 1000}s, or ${commandLine('explore')})`,
     };
   if (runtime.name !== 'process')
     return { unexplored: 'they are explored under process only (--runtime process)' };
   const availability = blocklogAvailability(filesystem.type);
   if (!availability.available) return { unexplored: `${availability.why} (${availability.remedy})` };
   const exploreMs = Math.round(
-    Math.min(MAX_EXPLORATION_MS, Math.max(MIN_EXPLORATION_MS, budgetMs * BUDGET_SHARE)),
+    Math.min(MAX_EXPLORATION_MS, Math.max(least.explorationMs, budgetMs * BUDGET_SHARE)),
   );
   return {
     exploration: {

@@ -1,7 +1,7 @@
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import { MIN_EXPLORATION_MS, MIN_GATE_BUDGET_MS } from './crash-states.js';
+import { explorationMinimum } from './crash-states.js';
 import { firstTailMs, furtherPowerMs } from './places.js';
 
 /** Number of faults that fit into one round, and the time that such a round takes on an idle machine. */
@@ -31,6 +31,7 @@ export function leastBudgetMs(
   const powerMs = hasPower ? POWER_ROUND_MS + furtherPowerMs(power) : 0;
   const roundsMs = (others / FAULTS_PER_ROUND) * roundMs + powerMs;
   const tails = Math.ceil(others / FAULTS_PER_ROUND) + (hasPower ? 1 : 0);
-  const ms = roundsMs + tails * firstTailMs(target, runtime) + (explores ? MIN_EXPLORATION_MS : 0);
-  return Math.ceil(Math.max(ms, explores ? MIN_GATE_BUDGET_MS : 0) / STEP_MS) * STEP_MS;
+  const least = explores ? explorationMinimum(target) : { gateBudgetMs: 0, explorationMs: 0 };
+  const ms = roundsMs + tails * firstTailMs(target, runtime) + least.explorationMs;
+  return Math.ceil(Math.max(ms, least.gateBudgetMs) / STEP_MS) * STEP_MS;
 }

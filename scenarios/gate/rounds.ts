@@ -4,6 +4,7 @@ import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
+import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
@@ -36,6 +37,8 @@ const TYPICAL_ROUND_MS = 22_000;
 /** The same for a cluster, whose faults wait for elections and promotions. */
 const TYPICAL_CLUSTER_ROUND_MS = 45_000;
 const MAX_FAULTS_PER_ROUND = 6;
+/** Time for the first start of a target, in ms. */
+const FIRST_START_MS = 30_000;
 /** Share of the budget that power cuts get when there are also rounds of other faults. */
 const POWER_BUDGET_SHARE = 0.45;
 /** The same share if an exploration follows: the exploration tries the disks of many more power cuts. */
@@ -228,7 +231,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       // A later round may start more slowly than the earlier ones. If its start timed out, their results
       // would be lost.
       startTimeoutMs: Math.round(
-        Math.max(1000, 3 * setUpMs, Math.min(runtime.slowStartMs ?? 30_000, endMs - nowMs)),
+        Math.max(1000, 3 * setUpMs, Math.min(runtime.slowStartMs ?? startLimitMs(target), endMs - nowMs)),
       ),
       lastFaultMs:
         Math.min(endMs, isPowerRound ? nowMs + powerTurnMs : Math.min(endMs - forPowerMs, nowMs + turnMs)) -
@@ -277,6 +280,11 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
     place.pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
   return { rounds, failed, writtenOutside: [...writtenOutside], escaped: [...escaped] };
+}
+
+/** Returns the time for the first start, in ms. A target that claims a longer one for a recovery may need it here too. */
+function startLimitMs({ guarantee }: Target): number {
+  return Math.max(FIRST_START_MS, (guarantee.recoverySeconds ?? 0) * 1000);
 }
 
 /** Returns the number of rounds that give every fault its turn. Power cuts alone have no turns: their list is empty. */

@@ -10,9 +10,9 @@ import { hungUpOnPurpose, LOSS_REQUIREMENTS, violationCauses } from './violation
 /**
  * Describes the violation that the first cause names in a few lines. If it names a message, the lines are the message's submission, its
  * answer, its deliveries, and the injection that mattered: the one that took the message, with the files that it was
- * in, or the first crash after the answer. The story of a lost message ends with that injection. The story of a message
- * of a cluster has what was cut and killed, and which nodes confirmed next. The story of a message
- * that came too late (PP-20) has the first delivery of the message that came before it, and the crash that lay between.
+ * in, or the first crash after the answer. The story of a lost message ends with that injection. In a
+ * cluster, the story also says what was cut and killed, and which nodes confirmed next. The story of a message that came
+ * too late (PP-20) has the first delivery of the message that came before it, and the crash that lay between.
  */
 export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
   const violation = violationToTell(events, findings);

@@ -23,7 +23,7 @@ export function describeRecorded({
 export function describeStart({ case: { kind } }: Pick<Manifest, 'case'>, maxRuns: number): string[] {
   const times = maxRuns === 1 ? 'once' : `at most ${maxRuns} times`;
   const what =
-    kind === 'crash-state'
+    kind !== 'gate'
       ? 'the target recovers from the recorded crash state'
       : `the recorded schedule runs again, ${times}`;
   return ['', `replay: ${what}`];

@@ -143,14 +143,15 @@ async function replayStateOn(
 }
 
 /** Reports whether a state shows a failure. A disk that cannot be mounted shows nothing about the target. */
-function isFailing(
+export function isFailing(
   { recovered, wrongCount: wrong, unmountable }: Inspection,
   lost: readonly string[],
 ): boolean {
   return !unmountable && (!recovered || lost.length > 0 || wrong > 0);
 }
 
-function describeInspection(
+/** Describes in one phrase what was found. */
+export function describeInspection(
   { recovered, wrongCount: wrong, detail, unmountable }: Inspection,
   lost: readonly string[],
 ): string {

@@ -1,3 +1,4 @@
+import type { ClusterFamily } from '../explore/result/cluster-family.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import type { StrategyName } from '../explore/strategies/strategy-run.js';
 import { commandLine, pathFromHere } from '../host/command-line.js';
@@ -19,8 +20,9 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
     '',
     ...factLines(result),
     '',
-    style.strong('Strategies'),
-    ...strategyLines(result),
+    ...(result.cluster === undefined
+      ? [style.strong('Strategies'), ...strategyLines(result)]
+      : [style.strong('States'), ...familyLines(result.cluster)]),
     '',
     style.strong('Time'),
     ...timeLines(result.time),
@@ -47,17 +49,57 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
 }
 
 function factLines(result: ExploreResult): string[] {
-  const { log, recoveries } = result;
+  const { log, recoveries, cluster } = result;
+  const confirmed = ['  confirmed', `${result.confirmed} of ${result.submitted}`];
+  const states = `${result.states}, ${result.distinct} different, ${result.atRisk} with something at risk`;
+  const end = [
+    ...(result.timedOut.states > 0 ? [['  timed out', `${result.timedOut.states}`]] : []),
+    ['  lost', `${result.lost}`],
+  ];
+  if (cluster !== undefined)
+    return table([
+      confirmed,
+      [
+        '  requests to the disks',
+        `${log.entries} of ${cluster.nodes.length} nodes, ${log.from} before the load`,
+      ],
+      ['  states', states],
+      ['  explored', `${result.explored.cuts} of ${result.explored.allCuts} instants`],
+      ['  starts of the cluster', `${cluster.startsPerMinute} a minute`],
+      ['  not judged', describeUnmountable(result)],
+      ...end,
+    ]);
   return table([
-    ['  confirmed', `${result.confirmed} of ${result.submitted}`],
+    confirmed,
     ['  requests to the disk', `${log.entries}, under load from ${log.from} on`],
-    ['  states', `${result.states}, ${result.distinct} different, ${result.atRisk} with something at risk`],
+    ['  states', states],
     ['  explored', exploredShare(result)],
     ['  recoveries recorded', `${recoveries.recorded}, cut into ${recoveries.states} states`],
     ['  not mountable', describeUnmountable(result)],
-    ...(result.timedOut.states > 0 ? [['  timed out', `${result.timedOut.states}`]] : []),
-    ['  lost', `${result.lost}`],
+    ...end,
   ]);
+}
+
+/** What happens to the nodes in the states of each family of a cluster. */
+const FAMILY_LABELS: Readonly<Record<ClusterFamily, string>> = {
+  'all-lost': 'all nodes lose their power, and all that was not flushed',
+  'all-kept': 'all nodes lose their power, and nothing that was written',
+  'one-lost': 'all nodes lose their power, one of them what was not flushed',
+  torn: 'all nodes lose their power, and writes are torn',
+  random: 'all nodes lose their power, and writes drawn at random',
+  'one-cut': 'one node loses its power, and the others are killed',
+  'one-cut-random': 'one node loses its power, writes drawn at random, and the others are killed',
+  away: 'all nodes lose their power, and one does not come back',
+  'away-random': 'all nodes lose their power, writes drawn at random, and one does not come back',
+};
+
+function familyLines({ families }: NonNullable<ExploreResult['cluster']>): string[] {
+  return table(
+    Object.entries(FAMILY_LABELS).map(([family, label]) => [
+      `  ${label}`,
+      `${families[family as ClusterFamily] ?? 0}`,
+    ]),
+  );
 }
 
 /** Formats the share of the log that was explored. A share that is not 0 is never shown as 0. */
@@ -66,8 +108,10 @@ function exploredShare({ explored: { cuts, allCuts, share } }: ExploreResult): s
   return `${cuts} of ${allCuts} positions of the cut under load (${percent} %)`;
 }
 
-function describeUnmountable({ unmountable: { states, first } }: ExploreResult): string {
-  return first === null ? '0' : `${states}, not judged; the first is ${first.state}: ${first.why}`;
+function describeUnmountable({ unmountable: { states, first }, cluster }: ExploreResult): string {
+  return first === null
+    ? '0'
+    : `${states}${cluster === undefined ? ', not judged' : ''}; the first is ${first.state}: ${first.why}`;
 }
 
 function strategyLines({ strategies }: ExploreResult): string[] {

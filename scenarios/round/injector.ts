@@ -37,6 +37,8 @@ export interface InjectorOptions {
    * target will not see another boot. Not called after power cuts and lost disks of a cluster: those reboot by themselves.
    */
   reboot(node: string): Promise<string | undefined>;
+  /** Called when an injection begins, with its number in place, before the fault does anything. */
+  onBegin?(): void;
   /** Number of injections in earlier rounds. */
   earlierInjections: number;
   progress(line: string): void;
@@ -99,6 +101,7 @@ export class Injector {
     const witnesses = scope.flatMap(({ name }) => this.#options.witnesses.get(name) ?? []);
     const unwritten = fault.actsOnStoredData ? await this.#unwritten(scope) : undefined;
     supervisor.suspendRestarts();
+    this.#options.onBegin?.();
     const atMs = recorder.nowMs();
     let injection: Injection;
     try {

@@ -17,12 +17,12 @@ import { removeTree } from '../../faults/files/remove-tree.js';
 import { runTool } from '../../faults/power/mounts.js';
 import { atExit } from '../host/at-exit.js';
 import { closedDirectory } from '../host/directories.js';
-import { releasePort, reservePort } from '../host/ports.js';
 import { processEntry } from '../host/processes.js';
 import type { Registry } from '../host/registry.js';
 import { joinDeployments, type NodeDeployment } from '../runtime/nodes/join-deployments.js';
 import type { NodeNetwork } from '../runtime/nodes/node-network.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
+import { type LaunchPlace, makePlace } from './launch-place.js';
 import { ONLY_NODE } from './node-disks.js';
 import { TargetSupervisor } from './target-supervisor.js';
 
@@ -49,6 +49,12 @@ export interface LaunchPlan {
   dir: string;
   /** Directory whose content `{scratch}` gets: that of the run whose crash states are explored. Default: none. */
   scratchFrom?: string;
+  /** The same for each node of a target with `nodes`. */
+  nodeScratchFrom?: ReadonlyMap<string, string>;
+  /** Network and ports, which stay when this target is destroyed. Default: new ones, which go with it. */
+  place?: LaunchPlace;
+  /** Nodes that have an address, and nothing runs there: their machines are away. Default: none. */
+  absentNodes?: readonly string[];
   signal: AbortSignal;
   /**
    * Name that distinguishes the processes of this target from those of other targets that the same run starts
@@ -121,29 +127,31 @@ export function copyScratch(from: string, to: string): void {
 /** Puts a target onto a data directory: ports, receiver, services. This is the only place that does so. */
 export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   const { target, protocol, runtime, registry, dir } = plan;
-  const network = target.nodes && (await makeNetwork(target.nodes, runtime, registry));
-  const removeNetwork = () => network?.remove();
-  let byName: ReadonlyMap<string, number> = new Map();
-  const releasePorts = () => {
-    for (const port of byName.values()) releasePort(port);
+  const place = plan.place ?? (await makePlace(target, runtime, registry));
+  const { network, ports: byName } = place;
+  // A place that was given belongs to the caller.
+  const endPlace = async () => {
+    if (plan.place === undefined) await network?.end?.();
+  };
+  const removePlace = () => {
+    if (plan.place === undefined) place.remove();
   };
   let receiver: Receiver | undefined;
   let supervisor: TargetSupervisor | undefined;
-  let deployed: NodeDeployment[];
+  const deployed: NodeDeployment[] = [];
   let addresses: Address[];
   const expand = (node: string) => (command: readonly string[]) =>
     expandCommand(command, placeholderValues(plan, { node, network, byName, sink: receiver?.sink ?? '' }));
   try {
-    byName = await choosePorts(target);
-    addresses = addressesOf(target, byName, network);
+    addresses = addressesOf(target, byName, network).filter(({ node = ONLY_NODE }) => isPresent(plan, node));
     receiver = await protocol.receive(addresses, receiverOptions(plan));
     const { sink } = receiver;
     mkdirSync(join(dir, 'logs'), { recursive: true });
-    deployed = [];
-    for (const node of target.nodes ?? [ONLY_NODE]) {
+    for (const node of (target.nodes ?? [ONLY_NODE]).filter((name) => isPresent(plan, name))) {
       const scratchDir = scratchDirOf(dir, node);
       mkdirSync(scratchDir, { recursive: true });
-      if (plan.scratchFrom !== undefined) copyScratch(plan.scratchFrom, scratchDir);
+      const scratchFrom = plan.nodeScratchFrom?.get(node) ?? plan.scratchFrom;
+      if (scratchFrom !== undefined) copyScratch(scratchFrom, scratchDir);
       const values = (service: string) => placeholderValues(plan, { node, network, byName, sink, service });
       const deployment = runtime.deploy({
         // A process that carries this run id and service name is killed together with the service.
@@ -177,16 +185,17 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       deployed.push({ node, deployment });
     }
   } catch (error) {
-    await receiver?.close();
-    releasePorts();
-    removeNetwork();
+    // Remove all of it, also when a part cannot be removed: the first error is the one that says why.
+    await Promise.allSettled([receiver?.close(), ...deployed.map(({ deployment }) => deployment.destroy())]);
+    await endPlace().catch(() => {});
+    removePlace();
     throw error;
   }
   const received = receiver;
   const deployment = joinDeployments(deployed);
   const forget = atExit(() => {
     deployment.destroyNow();
-    removeNetwork();
+    removePlace();
   });
   const created = new TargetSupervisor(deployment, {
     protocol,
@@ -230,29 +239,23 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       created.expectExits();
       try {
         await deployment.destroy();
+        await endPlace();
       } finally {
         // Close the receiver even when the engine has gone and nothing can be removed: an open receiver keeps
         // the kit alive.
-        await received.close();
-        releasePorts();
-        removeNetwork();
-        forget();
+        try {
+          await received.close();
+        } finally {
+          removePlace();
+          forget();
+        }
       }
     },
   };
 }
 
-/** @throws KitError target-unavailable when the runtime cannot run several nodes. */
-async function makeNetwork(
-  nodes: readonly string[],
-  runtime: PreparedRuntime,
-  registry: Registry,
-): Promise<NodeNetwork> {
-  if (runtime.makeNetwork !== undefined) return runtime.makeNetwork(nodes, registry);
-  throw new KitError(
-    'target-unavailable',
-    `the runtime ${runtime.name} cannot run a target with several nodes: use --runtime process`,
-  );
+function isPresent({ absentNodes = [] }: LaunchPlan, node: string): boolean {
+  return !absentNodes.includes(node);
 }
 
 /** Returns the name of a service or command as it is recorded: in a cluster with the name of its node. */
@@ -311,13 +314,6 @@ function receiverOptions({
   };
 }
 
-/** Reserves a free port for each name in `{port:name}`. */
-async function choosePorts(target: Target): Promise<ReadonlyMap<string, number>> {
-  const byName = new Map<string, number>();
-  for (const name of portNames(target)) byName.set(name, await reservePort());
-  return byName;
-}
-
 /** Returns the addresses to which messages are submitted: on each node, the ports that a service of the node uses. */
 function addressesOf(
   target: Target,
@@ -326,7 +322,7 @@ function addressesOf(
 ): Address[] {
   const submit = submitPorts(target);
   if (network === undefined) return submit.map((name) => localAddress(byName.get(name) ?? 0));
-  return [...network.addresses].flatMap(([node, host]) => {
+  return [...(network.kitAddresses ?? network.addresses)].flatMap(([node, host]) => {
     const own = portNames({ ...target, services: Object.fromEntries(servicesOn(target, node)) });
     return submit
       .filter((name) => own.includes(name))

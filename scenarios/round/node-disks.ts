@@ -39,13 +39,12 @@ export class NodeDisks {
    */
   static async make(plan: NodeDisksPlan): Promise<NodeDisks> {
     const disks = new NodeDisks(plan);
-    try {
-      await Promise.all((plan.nodes ?? [ONLY_NODE]).map((node) => disks.#make(node)));
-    } catch (error) {
-      disks.remove();
-      throw error;
-    }
-    return disks;
+    // Wait for all, also when one fails: a disk that is still being made could not be removed.
+    const made = await Promise.allSettled((plan.nodes ?? [ONLY_NODE]).map((node) => disks.#make(node)));
+    const failed = made.find((result) => result.status === 'rejected');
+    if (failed === undefined) return disks;
+    disks.remove();
+    throw failed.reason;
   }
 
   /** Called once with the reason when the disk of a node no longer works; see `PowerDisk.onLost`. */
@@ -67,9 +66,20 @@ export class NodeDisks {
     await this.#make(node);
   }
 
-  /** Removes all disks with their content. It can be called from an exit handler, and more than once. */
+  /**
+   * Removes all disks with their content. It can be called from an exit handler, and more than once.
+   * @throws the first error of a disk that cannot be removed, when all others are.
+   */
   remove(): void {
-    for (const disk of this.#disks.values()) disk.remove();
+    const errors: unknown[] = [];
+    for (const disk of this.#disks.values()) {
+      try {
+        disk.remove();
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    if (errors.length > 0) throw errors[0];
   }
 
   /** Returns all disks as one. What is saved has a directory for each node. */
@@ -92,7 +102,7 @@ export class NodeDisks {
     const dir = nodes === undefined ? roundDir : join(roundDir, 'nodes', node);
     mkdirSync(dir, { recursive: true });
     const disk = runtime.makeDisk
-      ? await runtime.makeDisk(dir, kind, filesystem, registry)
+      ? await runtime.makeDisk(dir, kind, filesystem, registry, nodes && node)
       : await makeDisk(dir, kind, power, filesystem, registry);
     this.#disks.set(node, disk);
     if (disk.power !== undefined)

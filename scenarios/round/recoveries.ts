@@ -2,7 +2,7 @@ import { messageOf } from '../../conformance/errors.js';
 import type { Inspected, Untimed } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection } from '../../faults/fault.js';
-import { sleep } from '../../faults/waiting.js';
+import { sleep, until } from '../../faults/waiting.js';
 import type { PhaseClock } from '../host/phase-clock.js';
 import type { Deployment } from '../runtime/runtime.js';
 import { ONLY_NODE } from './node-disks.js';
@@ -34,6 +34,9 @@ const INITIAL_RECOVERY_MS = 500;
  * together.
  */
 const CUTS_PER_INSPECTION = 3;
+/** Longest time for which the nodes of a cluster may hold different numbers of messages at the end of a round. */
+const EQUAL_NODES_TIMEOUT_MS = 15_000;
+const EQUAL_NODES_INTERVAL_MS = 250;
 
 /** The starts of a target: the first one, the recoveries after crashes, and the inspections after those. */
 export class Recoveries {
@@ -95,7 +98,8 @@ export class Recoveries {
       this.#usualMs = start.tookMs;
       recorder.record({ kind: 'recovered', injection: number, tookMs: start.tookMs });
     }
-    if (injection.indexDamaged) await this.#options.clock.during('inspections', () => this.inspect());
+    if (injection.indexDamaged)
+      await this.#options.clock.during('inspections', async () => void (await this.inspect()));
     else if (injection.scope === 'machine') this.#inspectConcurrently();
     return 'recovered';
   }
@@ -106,7 +110,7 @@ export class Recoveries {
    */
   #inspectConcurrently(): void {
     if (this.#options.slowStartMs !== undefined || ++this.#machineCrashes % CUTS_PER_INSPECTION !== 0) return;
-    this.#inspection = this.inspect();
+    this.#inspection = this.inspect().then(() => {});
     // Prevent an unhandled rejection: `waitForInspection` awaits this promise later and throws its error.
     this.#inspection.catch(() => {});
   }
@@ -128,14 +132,30 @@ export class Recoveries {
     progress(failure);
   }
 
-  /** Inspects the target's stored state with its `verify` command, if it has one, and records the result. */
-  async inspect(): Promise<void> {
+  /**
+   * Inspects the target's stored state with its `verify` command, if it has one, and records the result.
+   * @returns the number of live messages that each node reports, if it does.
+   */
+  async inspect(): Promise<number[]> {
     const { nodes, recorder, slowStartMs } = this.#options;
+    const live: number[] = [];
     for (const { name, deployment, verify } of nodes) {
       if (verify === undefined) continue;
       const inspected = await inspect(deployment, verify, slowStartMs);
       recorder.record(name === ONLY_NODE ? inspected : { ...inspected, node: name });
+      if (inspected.live !== undefined) live.push(inspected.live);
     }
+    return live;
+  }
+
+  /**
+   * Inspects at the end of a round, when every message was waited for. While nodes hold different numbers of messages, it
+   * inspects again: a node may learn later than the others that the last messages were consumed.
+   */
+  async inspectAtEnd(timeoutMs = EQUAL_NODES_TIMEOUT_MS): Promise<void> {
+    const { signal } = this.#options;
+    const isEqual = async () => new Set(await this.inspect()).size < 2;
+    await until(isEqual, timeoutMs, signal, EQUAL_NODES_INTERVAL_MS);
   }
 }
 

@@ -1,84 +1,62 @@
 import t from 'tap';
-import type { ClusterState } from '../../conformance/history/events.js';
-import { FakeCluster } from '../../faults/fixtures/fake-cluster.js';
-import { promoteOne } from '../../faults/link/cluster-steps.js';
-import type { CommandResult } from '../runtime/runtime.js';
+import type { ClusterState, HistoryEvent } from '../../conformance/history/events.js';
 import { RoundCluster, type RoundClusterOptions } from './round-cluster.js';
 
-const DONE: CommandResult = { code: 0, signal: null, timedOut: false, stdout: '', stderr: '' };
-
-/** Makes the cluster of a round of two dead machines. Commands and disks only write to a log. */
-function clusterOf(run: () => Partial<CommandResult>) {
-  const log: string[] = [];
-  const states: Partial<ClusterState>[] = [];
-  const names = ['a', 'b'];
-  const nodes = names.map((name) => ({
-    name,
-    services: [{ name: `server@${name}`, pids: () => [], start: async () => void log.push(`start ${name}`) }],
-    expand: (command: readonly string[]) => [...command, name],
+/** Makes the cluster of a round of which only what a promotion touches is there. The command ends with `code`. */
+function clusterWith(code: number) {
+  const states: Pick<ClusterState, 'down' | 'cut' | 'promoted'>[] = [];
+  const node = {
+    name: 'b',
+    services: [],
+    expand: (command: readonly string[]) => [...command],
     deployment: {
-      reboot: async () => void log.push(`reboot ${name}`),
-      runCommand: async (_: string, command: readonly string[]) => {
-        log.push(command.join(' '));
-        return { ...DONE, ...run() };
+      runCommand: async () => ({
+        ...{ code, signal: null, timedOut: false },
+        ...{ stdout: '', stderr: code === 0 ? '' : 'c knows more than b\n' },
+      }),
+    },
+  };
+  const cluster = new RoundCluster({
+    target: { promote: ['promote'], guarantee: { cluster: { tolerates: 1 } } },
+    launched: { nodes: [node] },
+    nodes: [],
+    recorder: {
+      record: (event: HistoryEvent) => {
+        if (event.kind === 'cluster-state') states.push(event);
       },
     },
-  }));
-  const fake = new FakeCluster({ names, tolerates: 1 });
-  const cluster = new RoundCluster({
-    target: {
-      install: ['install'],
-      promote: ['promote'],
-      guarantee: { cluster: { tolerates: 1, electionSeconds: 1 } },
-    },
-    launched: {
-      nodes,
-      install: async (_: unknown, __: unknown, node: string) => void log.push(`install ${node}`),
-    },
-    nodes,
-    disks: { replace: async (name: string) => void log.push(`replace ${name}`) },
-    ledger: {},
-    recorder: { record: (event: ClusterState) => void states.push(event) },
-    network: fake.links,
+    network: {},
     injection: () => 1,
     installTimeoutMs: 1000,
-    signal: new AbortController().signal,
   } as unknown as RoundClusterOptions);
-  return { cluster, log, states };
+  return { cluster, states };
 }
 
-t.test('a promote command that fails promotes nobody, is repeated, and its reason is told', async (t) => {
-  let calls = 0;
-  const { cluster, log, states } = clusterOf(() =>
-    ++calls < 3 ? { code: 1, stderr: 'promote: this node is stale\nmore' } : {},
+t.test('a node whose promote command succeeds is recorded as promoted', async (t) => {
+  const { cluster, states } = clusterWith(0);
+  await cluster.promote?.('b');
+  t.same(
+    states.map(({ promoted }) => promoted),
+    [['b'], ['b']],
+    'before the command, because the node may confirm before its end, and after it',
   );
+});
+
+t.test('a node whose promote command refuses is not promoted', async (t) => {
+  const { cluster, states } = clusterWith(1);
   await t.rejects(
-    cluster.promote?.('b') ?? Promise.resolve(),
-    /^promote on b ended with code 1: promote: this node is stale$/,
+    async () => cluster.promote?.('b'),
+    /promote on node b ended with code 1: c knows more than b/,
   );
-  t.notOk(states.at(-1)?.promoted, 'the last state has no promoted node');
-  const { signal } = new AbortController();
-  t.equal(await promoteOne(cluster, ['b'], 30_000, signal), 'b promoted');
-  t.strictSame(log, ['promote b', 'promote b', 'promote b']);
-  t.strictSame(states.at(-1)?.promoted, ['b']);
+  t.equal(states.at(-1)?.promoted, undefined, 'no checker may demand that it serves');
 });
 
-t.test('a promote command that takes too long promotes nobody', async (t) => {
-  const { cluster, states } = clusterOf(() => ({ code: null, timedOut: true }));
-  t.match(
-    await promoteOne(cluster, ['b'], 0, new AbortController().signal),
-    /could not be promoted.*took too long/,
+t.test('the begin of an injection is recorded as the state that the one before has left', async (t) => {
+  const { cluster, states } = clusterWith(0);
+  cluster.noteState({ down: ['b'], cut: [] });
+  cluster.noteBegin();
+  t.same(
+    states.map(({ down }) => down),
+    [['b'], ['b']],
   );
-  t.notOk(states.at(-1)?.promoted);
 });
-
-t.test(
-  'a node whose disk was replaced boots again before its install, and a start boots nothing',
-  async (t) => {
-    const { cluster, log } = clusterOf(() => ({}));
-    await cluster.replaceDisk('b', { install: true });
-    await cluster.start('b');
-    await cluster.start('a');
-    t.strictSame(log, ['replace b', 'reboot b', 'install b', 'start b', 'start a']);
-  },
-);

@@ -11,7 +11,6 @@ import type {
   Service,
 } from '../../faults/fault.js';
 import { LossWatch } from '../../faults/files/loss-watch.js';
-import type { CommandResult } from '../runtime/runtime.js';
 import type { LaunchedTarget } from './launch.js';
 import { type NodeDisks, ONLY_NODE } from './node-disks.js';
 import type { Ledger } from './workload/ledger.js';
@@ -148,6 +147,14 @@ export class RoundCluster implements ClusterContext {
     });
   }
 
+  /**
+   * Records that an injection begins. From now on nothing is demanded of what the injection before has left: a fault may stop
+   * a disk or a process, and records no state.
+   */
+  noteBegin(): void {
+    this.noteState(this.#state);
+  }
+
   /** Records that every node is up again and no link is cut, unless this is recorded already. */
   noteWhole(): void {
     const { down, cut } = this.#state;
@@ -198,12 +205,18 @@ export class RoundCluster implements ClusterContext {
     promotion.nodes.push(node);
     this.noteState(this.#state);
     try {
-      const result = await one.deployment.runCommand(
+      const { code, signal, timedOut, stderr } = await one.deployment.runCommand(
         `promote@${node}`,
         one.expand(command),
         installTimeoutMs,
       );
-      requireSuccess(node, result);
+      // A command may refuse a node that knows less than another one: it is not promoted then.
+      if (code !== 0) {
+        const how = timedOut
+          ? `took longer than ${installTimeoutMs} ms`
+          : `ended with ${signal ?? `code ${code}`}`;
+        throw new Error(`promote on node ${node} ${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`);
+      }
     } catch (error) {
       promotion.nodes.pop();
       throw error;
@@ -221,14 +234,6 @@ export class RoundCluster implements ClusterContext {
       ...(network.impair && { impair: network.impair.bind(network) }),
     };
   }
-}
-
-/** @throws Error when the command did not promote the node: it may refuse, or the node may not be ready for it. */
-function requireSuccess(node: string, { code, timedOut, stdout, stderr }: CommandResult): void {
-  if (code === 0) return;
-  const how = timedOut ? 'took too long' : `ended with code ${code}`;
-  const said = `${stderr}\n${stdout}`.trim().split('\n', 1)[0] ?? '';
-  throw new Error(`promote on ${node} ${how}${said === '' ? '' : `: ${said}`}`);
 }
 
 function asHarm({ down, cut }: { down: readonly string[]; cut: readonly LinkCut[] }): Harm {

@@ -290,7 +290,7 @@ class Round {
       if (!setup.supervisor.isUp)
         throw new KitError('assertion', 'invariant broken: the drain begins while the target is down');
       await clock.during('drain', () => this.#drain(setup));
-      await clock.during('inspections', () => setup.recoveries.inspect());
+      await clock.during('inspections', () => setup.recoveries.inspectAtEnd());
     }
     await this.end(signal.aborted ? 'interrupted' : this.#stopped ? 'violation' : 'completed');
   }
@@ -418,6 +418,7 @@ class Round {
       witnesses: this.#witnesses,
       usualRecoveryMs: () => recoveries.usualMs,
       reboot: (node) => rebootNode(launched, node),
+      onBegin: () => this.#cluster?.noteBegin(),
       earlierInjections: injectionsBefore,
       faultContext: {
         scratchDir,

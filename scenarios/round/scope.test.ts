@@ -92,3 +92,25 @@ t.test('nothing is waited for when more nodes are down than the cluster tolerate
     t.strictSame(cluster.states, []);
   }
 });
+
+t.test('the node that is left of a pair is not waited for as long as for an election', async (t) => {
+  const waits: number[] = [];
+  const run = async (names: readonly string[]) => {
+    const cluster = new FakeCluster({ names, tolerates: 1 });
+    for (const service of cluster.nodes[0]?.services ?? []) await service.signal('SIGKILL');
+    const waiting = Object.assign(cluster, {
+      electionMs: 60_000,
+      waitForConfirmsBy: async (_nodes: readonly string[], _count: number, timeoutMs: number) => {
+        waits.push(timeoutMs);
+        return 0;
+      },
+    });
+    for (let seed = 0; seed < 10; seed++)
+      await runWithout({ ...hit('', 'some-processes', []), nodes: ['a'] }, waiting, seeded(seed));
+    return waits.splice(0);
+  };
+  const pair = await run(['a', 'b']);
+  t.ok(pair.length > 0 && pair.every((ms) => ms <= 5000), `it waited ${pair}`);
+  const three = await run(['a', 'b', 'c']);
+  t.ok(three.length > 0 && three.every((ms) => ms === 60_000), `it waited ${three}`);
+});

@@ -3,16 +3,19 @@ import { majorityOf } from '../../faults/link/majority.js';
 import { sample } from '../../faults/random-choice.js';
 import type { PlannedInjection } from './schedule.js';
 
+/**
+ * Longest time in ms for which the nodes that are left are waited for when they are no majority. They may not confirm at all,
+ * as the node that is left of a pair does until it is promoted.
+ */
+const MAX_MINORITY_WAIT_MS = 2000;
 /** Number of confirmations for which a cluster works without the nodes that a fault has taken. */
 const CONFIRMS_WITHOUT = 20;
-/** Upper bound in ms of the wait for them when the nodes that are left are no majority. */
-const MAX_MINORITY_WAIT_MS = 2000;
 
 /**
  * Draws the nodes on which a fault acts. The cut right after the install, and a cut in the recovery from another one, act on
  * all nodes: there is no message that a single node could lose. In a replay they are those of the run.
  *
- * A scope that is larger than `tolerates` and smaller than all nodes stops the cluster, and harms no disk that was synced.
+ * A scope may be larger than `tolerates`. The cluster stops then, and still must lose nothing that was synced.
  * @param actsFirst true until the fault has acted on one node in this round: its first injection acts on one, so that a round
  *   always measures what the cluster tolerates.
  */
@@ -67,7 +70,6 @@ export async function runWithout(
   const down = taken.map(({ name }) => name);
   cluster.noteState({ down, cut: [] });
   const rest = cluster.nodes.map(({ name }) => name).filter((name) => !down.includes(name));
-  // The rest of a pair may be unable to confirm alone.
   const isMajority = rest.length >= majorityOf(cluster.nodes.length);
   const waitMs = isMajority ? cluster.electionMs : Math.min(cluster.electionMs, MAX_MINORITY_WAIT_MS);
   await cluster.waitForConfirmsBy(rest, CONFIRMS_WITHOUT, waitMs);

@@ -134,14 +134,25 @@ export interface PreparedRuntime {
    * undefined. Durations show nothing about the target there, so its claims about time are not measured.
    */
   readonly slowStartMs?: number | undefined;
-  /** Makes the disk of a round where it is not a disk of this machine; `dir` is the round's directory. */
-  makeDisk?(dir: string, kind: DiskKind, filesystem: Filesystem, registry: Registry): Promise<Disk>;
+  /**
+   * Makes the disk of a round, or of one of its nodes, where it is not a disk of this machine.
+   * @param dir directory of the round, or of the node in it.
+   */
+  makeDisk?(
+    dir: string,
+    kind: DiskKind,
+    filesystem: Filesystem,
+    registry: Registry,
+    node?: string,
+  ): Promise<Disk>;
   /**
    * Makes the network of a cluster: an address for each node, and links that can be cut. Absent where the runtime cannot run
    * several nodes.
+   * @param firstAddress address of the first node in an earlier network of the same nodes. The nodes get their addresses of
+   *   that network again, if no other network has them now. Default: any.
    * @throws KitError target-unavailable with the reason when it cannot be made.
    */
-  makeNetwork?(nodes: readonly string[], registry: Registry): Promise<NodeNetwork>;
+  makeNetwork?(nodes: readonly string[], registry: Registry, firstAddress?: string): Promise<NodeNetwork>;
   deploy(plan: DeploymentPlan): Deployment;
   /** Releases what `prepare` has taken; the runtime cannot be used afterwards. */
   close?(): Promise<void>;

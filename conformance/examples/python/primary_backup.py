@@ -76,8 +76,8 @@ class Store:
                 self.apply(log.read())
 
     def open(self):
-        # Write what lives to a new log, under another name until all of it is on the disk. Then no record is ever appended
-        # behind a torn record, or behind a record whose sync failed.
+        # Write the live messages to a new log, under another name until all of it is on the disk. Then no record is ever
+        # appended behind a torn record, or behind a record whose sync failed.
         self.log = os.open(self.path + ".new", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self.write(encode_mode(self.mode, self.epoch))
         for name, body in self.bodies.items():
@@ -152,7 +152,7 @@ class Node:
         with self.changed:
             mode, epoch = self.store.mode, self.store.epoch
             if peer_epoch[0] > epoch[0]:
-                # The other node was promoted after this one had its last word with it.
+                # The other node was promoted while this one could not reach it.
                 if mode not in ("new", "stale"):
                     self.become("stale", epoch)
             elif mode in ("primary", "alone"):

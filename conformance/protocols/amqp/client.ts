@@ -4,6 +4,7 @@ import type { Address } from '../address.js';
 import { openGuarded } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
+import type { Answer } from '../protocol.js';
 
 /** Name of the queue that gets the messages through the default exchange. */
 export const QUEUE = 'plugpull';
@@ -18,7 +19,7 @@ export async function openAmqp({ host, port }: Address, timeoutMs: number): Prom
   const url = { protocol: 'amqp', hostname: host, port, heartbeat: 0 };
   const connecting = openGuarded(() => connect(url, { timeout: timeoutMs, noDelay: true }));
   const connection = await withTimeout(connecting, timeoutMs).catch((error: unknown) => {
-    // A stopped server answers once it goes on: that connection is not used.
+    // A stopped server answers after the timeout, when it continues. Close that connection: nothing would use it.
     connecting.then(closeAmqp, () => {});
     throw error;
   });
@@ -78,6 +79,14 @@ async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<bo
   }
 }
 
+/**
+ * Returns what a negative confirmation proves. A server of a cluster also sends one when the node that leads the queue has
+ * gone: that node may have stored the message, and others with it.
+ */
+export function answerOfNack({ node }: Pick<Address, 'node'>, detail: string): Answer {
+  return { outcome: node === undefined ? 'rejected' : 'indefinite', detail: `basic.nack: ${detail}` };
+}
+
 /** Opens a connection that publishes persistent, mandatory messages with publisher confirms. */
 export async function amqpSession(address: Address, timeoutMs: number): Promise<Session> {
   const connection = await openAmqp(address, timeoutMs);
@@ -110,7 +119,7 @@ export async function amqpSession(address: Address, timeoutMs: number): Promise<
         const detail = messageOf(error);
         // The client reports a negative confirmation and a closed channel with the same error; `usable`
         // separates them.
-        if (usable && /nack/i.test(detail)) return { outcome: 'rejected', detail: `basic.nack: ${detail}` };
+        if (usable && /nack/i.test(detail)) return answerOfNack(address, detail);
         usable = false;
         return { outcome: 'indefinite', detail };
       }

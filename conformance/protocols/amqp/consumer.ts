@@ -4,7 +4,7 @@ import type { Delivery, PushSource } from '../client/push-receiver.js';
 import { answerTimeoutMs, withTimeout } from '../client/timeout.js';
 import { closeAmqp, openAmqp, QUEUE } from './client.js';
 
-/** A message on the channel by which it came. */
+/** A message, with the channel that delivered it. */
 export interface Arrival {
   readonly message: ConsumeMessage;
   readonly channel: Channel;
@@ -68,7 +68,7 @@ function messageIdOf({ properties }: ConsumeMessage): string | undefined {
   return typeof messageId === 'string' ? messageId : undefined;
 }
 
-/** Returns the delivery of a message from a queue, which removes it when it is acknowledged. */
+/** Returns a message as a delivery of a queue: the queue removes a message that is acknowledged. */
 export function queueDelivery({ message, channel, messageId, isOpen }: Arrival): Delivery {
   return {
     body: message.content,

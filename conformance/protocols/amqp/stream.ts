@@ -72,7 +72,7 @@ class StreamReader {
     this.#prefetch = prefetch;
   }
 
-  /** Returns the function that opens the connection of this number. It rejects while another one may read. */
+  /** Returns the function that opens the connection of this number. The function rejects while another connection may read. */
   opener(address: Address, number: number): OpenPushSource {
     return async (onDelivery) => {
       if (this.#turn !== number) throw new Error('another connection reads the stream');

@@ -2,7 +2,10 @@ import type { Address } from '../address.js';
 
 /** Pause between attempts to connect while the target is down, in ms. */
 const RETRY_MS = 20;
-/** The same for a node: a node that follows another one refuses all the time, and other nodes do the work meanwhile. */
+/**
+ * Pause between attempts to connect to a node of a cluster, in ms. It is longer, because a node that is not the leader may refuse
+ * every attempt, and other nodes deliver messages meanwhile.
+ */
 const NODE_RETRY_MS = 200;
 
 /** Returns the pause before another attempt to connect to a node, in ms. `node` is undefined for a target without `nodes`. */

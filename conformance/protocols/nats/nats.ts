@@ -146,7 +146,7 @@ async function natsReady(
   }
 }
 
-/** Returns the part of a configuration that asks for a copy on each node: an odd number, as the server demands at most 5. */
+/** Returns the number of copies as a part of a configuration: 3 for three or four nodes, 5 for more, because NATS allows at most 5. */
 function copiesFor(nodes: number): { num_replicas?: number } {
   if (nodes < 3) return {};
   return { num_replicas: nodes < MAX_COPIES ? 3 : MAX_COPIES };

@@ -48,8 +48,9 @@ async function openPostgres({ host, port }: Address, timeoutMs: number): Promise
 }
 
 /**
- * The same as `openPostgres` for a target without nodes. A node must not be a standby: it answers, and takes no message.
- * @throws Error for a standby.
+ * Opens a connection as `openPostgres` does. If the address is that of a node, the node must be the primary: a standby accepts
+ * connections, and no messages.
+ * @throws Error when the node is a standby, or as `openPostgres` does.
  */
 export async function openPrimary(address: Address, timeoutMs: number): Promise<Client> {
   const client = await openPostgres(address, timeoutMs);

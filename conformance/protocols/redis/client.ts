@@ -47,9 +47,10 @@ async function openRedis({ host, port }: Address, timeoutMs: number): Promise<Re
 }
 
 /**
- * The same as `openRedis` for a target without nodes. A node must be the primary, as a client of Redis Sentinel demands.
+ * Opens a connection as `openRedis` does. If the address is that of a node, or if replicas are demanded, the server must be a
+ * primary. A client of Redis Sentinel demands the same.
  * @param minReplicas number of connected replicas that the primary must have.
- * @throws Error for a replica, and for a primary with fewer replicas.
+ * @throws Error when the server is a replica, or a primary with fewer replicas, or as `openRedis` does.
  */
 export async function openPrimary(address: Address, timeoutMs: number, minReplicas = 0): Promise<Redis> {
   const client = await openRedis(address, timeoutMs);

@@ -23,7 +23,7 @@ type Entry = [id: Buffer, fields: Buffer[] | null];
 
 /** Redis streams with a consumer group: `XADD` submits, `XREADGROUP` receives, `XACK` consumes. */
 export const redisStream: Protocol = streamProtocol('redis-stream', 0);
-/** The same, and a submit counts as confirmed only when `WAIT 1` has answered that a replica has the message. */
+/** `redis-stream` with replicas: a submit is confirmed only when `WAIT 1` has answered that a replica has the message. */
 export const redisWait: Protocol = streamProtocol('redis-wait', 1);
 
 /** @param copies number of replicas that must have a message before it is confirmed. */

@@ -10,6 +10,8 @@ home="$2/rabbitmq"
 configure() {
   me="plugpull@$4"
   ips="$4 $(echo "$5" | tr , '\n' | sed 's/.*=//' | tr '\n' ' ')"
+  # shellcheck disable=SC2086 # the addresses are words
+  first="$(printf '%s\n' $ips | sort -V | head -n 1)"
   number=0
   {
     for ip in $ips; do
@@ -20,6 +22,8 @@ configure() {
     cat << CONF
 cluster_formation.peer_discovery_backend = classic_config
 cluster_partition_handling = pause_minority
+# With the default of 60 s, the clients of the majority wait for an isolated leader for more than a minute.
+net_ticktime = 5
 loopback_users = none
 log.console = true
 log.console.level = warning
@@ -36,29 +40,27 @@ CONF
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {$(echo "$4" | tr . ,)} +sbwt none +sbwtdcpu none +sbwtdio none"
 }
 
-# ask ERLANG: prints what the node answers to these expressions; nothing while it does not answer.
-ask() { echo "$1" | erl_call -timeout 10 -name "$me" -c "$(cat "$home/.erlang.cookie")" -e 2> /dev/null || true; }
+# ask NODE ERLANG: prints what the node answers to these expressions; nothing while it does not answer.
+ask() { echo "$2" | erl_call -timeout 10 -name "$1" -c "$(cat "$home/.erlang.cookie")" -e 2> /dev/null || true; }
 
-# has_answered TEXT ERLANG
-has_answered() { ask "$2" | grep -q "$1"; }
+# has_answered TEXT NODE ERLANG
+has_answered() { ask "$2" "$3" | grep -q "$1"; }
 
 # Makes the queue on the first node, when the others run. Each node waits until the queue has all its members, syncs
 # its files, and then accepts clients: an operator makes a queue long before it matters.
 # make_queue PORT IP QUEUE_TYPE
 make_queue() {
   name='Name = rabbit_misc:r(<<"/">>, queue, <<"plugpull">>),'
-  # shellcheck disable=SC2086 # the addresses are words
-  first="$(printf '%s\n' $ips | sort -V | head -n 1)"
   if [ "$2" = "$first" ]; then
-    until has_answered "{ok, $number}" 'length(rabbit_nodes:all_running()).'; do sleep 0.3; done
-    ask "$name rabbit_amqqueue:declare(Name, true, false, [{<<\"x-queue-type\">>, longstr, <<\"$3\">>}], none, <<\"guest\">>), ok."
+    until has_answered "{ok, $number}" "$me" 'length(rabbit_nodes:all_running()).'; do sleep 0.3; done
+    ask "$me" "$name rabbit_amqqueue:declare(Name, true, false, [{<<\"x-queue-type\">>, longstr, <<\"$3\">>}], none, <<\"guest\">>), ok."
   fi
-  until has_answered "{ok, $number}" "$name {ok, Queue} = rabbit_amqqueue:lookup(Name),
+  until has_answered "{ok, $number}" "$me" "$name {ok, Queue} = rabbit_amqqueue:lookup(Name),
       [{online, Members}] = rabbit_amqqueue:info(Queue, [online]), length(Members)."; do sleep 0.3; done
   sync -f "$home"
   touch "$home/made"
   sync "$home/made" "$home"
-  ask "rabbit_networking:start_tcp_listener({\"$2\", $1}, 10)."
+  ask "$me" "rabbit_networking:start_tcp_listener({\"$2\", $1}, 10)."
 }
 
 case "$what" in
@@ -72,7 +74,11 @@ case "$what" in
   serve)
     shift 2
     configure "$@"
-    [ -e "$home/made" ] || make_queue "$1" "$4" "$6" > /dev/null &
+    if [ ! -e "$home/made" ]; then
+      # Nodes that start at the same time may each begin a cluster of their own.
+      until [ "$4" = "$first" ] || has_answered '{ok, true}' "plugpull@$first" 'rabbit:is_running().'; do sleep 0.3; done
+      make_queue "$1" "$4" "$6" > /dev/null &
+    fi
     exec /usr/lib/rabbitmq/bin/rabbitmq-server
     ;;
 esac

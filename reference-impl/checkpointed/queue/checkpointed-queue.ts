@@ -264,7 +264,7 @@ export class CheckpointedQueue {
     return this.#commitChanges(changes, bytes);
   }
 
-  /** Commits a transaction of one put. Most are of this kind; a list that grows would be a good part of their memory traffic. */
+  /** Commits a transaction of one put, without the lists that several operations need: most transactions are of this kind. */
   #commitPut(put: NewMessage): Promise<CommitOutcome> {
     const change = this.#stagedPut(put);
     if ('outcome' in change) return Promise.resolve(change);

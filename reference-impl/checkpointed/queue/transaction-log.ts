@@ -29,7 +29,7 @@ interface Batch<Staged> {
 
 /** Upper bound of the bytes of a batch, so that the first transaction does not wait for very many others. */
 const MAX_BATCH_BYTES = 8 * 2 ** 20;
-/** Syncs that may block this thread, after one during which no transaction came. */
+/** Number of syncs that may block this thread after a sync during which no transaction came. */
 const BLOCKING_SYNCS = 15;
 const COMMITTED: CommitOutcome = { outcome: 'committed' };
 
@@ -68,7 +68,7 @@ export class TransactionLog<Staged extends StagedOperation> {
     return this.#unspliced ?? this.#log.position;
   }
 
-  /** Memory that the messages will take that are not yet spliced, in bytes. */
+  /** Memory that the messages of the transactions that are not yet spliced will take, in bytes. */
   get memoryBytes(): number {
     return this.#memoryBytes;
   }
@@ -174,8 +174,9 @@ export class TransactionLog<Staged extends StagedOperation> {
   }
 
   /**
-   * Appends a batch to the log. The sync may block this thread if the transaction is alone, and if all clients wait for it anyway:
-   * so it was if no transaction came during an earlier sync. That is looked at again and again.
+   * Appends a batch to the log. The sync may block this thread in two cases: the transaction is alone, or no transaction came
+   * during an earlier sync, so that all clients wait for this one. After `BLOCKING_SYNCS` such syncs, one that does not block shows
+   * whether transactions come meanwhile.
    */
   async #append({ transactions }: Batch<Staged>): Promise<void> {
     const isAlone = transactions.length === 1;

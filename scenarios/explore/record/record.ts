@@ -65,7 +65,7 @@ export interface RecordedRun {
 
 /** Size of the recorded disk, in bytes. */
 export const DISK_BYTES = 512 * 2 ** 20;
-const START_TIMEOUT_MS = 30_000;
+export const START_TIMEOUT_MS = 30_000;
 const PRODUCER_COUNT = 4;
 const IN_FLIGHT_PER_PRODUCER = 6;
 /**
@@ -88,10 +88,11 @@ export class LogPositionLedger extends Ledger {
   readonly digests = new Map<string, string>();
   readonly #recordPosition: (id: string, what: 'confirmed' | 'offered') => void;
 
-  constructor(run: string, recorder: Recorder, entries: () => number) {
+  /** @param entries returns the present position. */
+  constructor(run: string, recorder: Recorder, entries: (what: 'confirmed' | 'offered') => number) {
     super(run, recorder);
     this.#recordPosition = (id, what) =>
-      void recorder.record({ kind: 'log-position', id, what, entries: entries() });
+      void recorder.record({ kind: 'log-position', id, what, entries: entries(what) });
   }
 
   override submitted(message: Message, producer: number, compose?: () => Buffer): void {
@@ -199,11 +200,15 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
   }
 }
 
-/** Loads the target for `loadMs`. Returns the producers, which are still submitting. */
-async function runLoad(
-  options: RecordOptions,
+/**
+ * Loads the target for `loadMs`. Returns the producers, which are still submitting.
+ * @param maxHeldMs upper bound of each phase in which the receivers are held.
+ */
+export async function runLoad(
+  options: Pick<RecordOptions, 'registry' | 'protocol' | 'seed' | 'loadMs' | 'signal' | 'target'>,
   ledger: Ledger,
-  { receiver, addresses }: LaunchedTarget,
+  { receiver, addresses }: Pick<LaunchedTarget, 'receiver' | 'addresses'>,
+  maxHeldMs = MAX_HELD_MS,
 ): Promise<Producers> {
   const { registry, protocol, seed, loadMs, signal, target } = options;
   const producers = new Producers({
@@ -225,7 +230,7 @@ async function runLoad(
     receiver.hold();
     await ledger.waitUntil(
       () => tally.outstanding >= MAX_HELD_MESSAGES,
-      Math.min(MAX_HELD_MS, leftMs()),
+      Math.min(maxHeldMs, leftMs()),
       signal,
     );
     if (leftMs() === 0) break;

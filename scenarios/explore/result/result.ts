@@ -1,7 +1,11 @@
 import type { Verdict } from '../../../conformance/checkers/verdict.js';
 import type { TimeReport } from '../../host/phase-clock.js';
 import type { StrategyFigures, StrategyName } from '../strategies/strategy-run.js';
+import type { ClusterFamily } from './cluster-family.js';
 import type { EXPLORED_MINIMUM } from './minimum.js';
+
+/** Numbers that a pass needs; see `EXPLORED_MINIMUM`. */
+type Minimum = { [Name in keyof typeof EXPLORED_MINIMUM]: number };
 
 /** The broken crash state that is easiest to understand, with an explanation. */
 export interface SmallestState {
@@ -62,7 +66,12 @@ export interface ExploreResult {
    * those that the log has under load (`allCuts`), and their share from 0 to 1. A pass with less than `minimum` is
    * not measured.
    */
-  explored: { cuts: number; allCuts: number; share: number; minimum: typeof EXPLORED_MINIMUM };
+  explored: { cuts: number; allCuts: number; share: number; minimum: Minimum };
+  /**
+   * Only for a target with `nodes`: their names, the judged states by the rule that chose them, and how many states of all
+   * nodes were made and started per minute. `explored` and `log` then count instants, and the requests to all disks.
+   */
+  cluster?: { nodes: string[]; families: Partial<Record<ClusterFamily, number>>; startsPerMinute: number };
   seed: number;
   tookMs: number;
   /** The duration of the run and of each of its phases, and how much of it came after the end of the budget. */

@@ -1,4 +1,5 @@
 import { basename, join } from 'node:path';
+import { messageOf } from '../../../conformance/errors.js';
 import type { HistoryEvent } from '../../../conformance/history/events.js';
 import type { Recorder } from '../../../conformance/history/recorder.js';
 import type { Receipts } from '../../../conformance/protocols/protocol.js';
@@ -10,7 +11,7 @@ import { sleep, until } from '../../../faults/waiting.js';
 import type { CrashState } from '../../../faults/write-log/state.js';
 import type { Registry } from '../../host/registry.js';
 import { NUDGE_INTERVAL_MS } from '../../round/drain.js';
-import { type LaunchedTarget, launch } from '../../round/launch.js';
+import { type LaunchedTarget, type LaunchPlan, launch } from '../../round/launch.js';
 import { runNudge } from '../../round/recoveries.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import type { PreparedRuntime } from '../../runtime/runtime.js';
@@ -37,6 +38,8 @@ const MIN_QUIET_WHILE_MISSING_MS = 4000;
  * here a slow target has not lost anything.
  */
 const MIN_RECOVERY_TIMEOUT_S = 30;
+const PROMOTE_TIMEOUT_MS = 30_000;
+const PROMOTE_INTERVAL_MS = 300;
 
 /** A recorder that drops every event: no checker uses the starts and exits of services on crash states. */
 const NULL_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...event, atMs: 0 }) };
@@ -154,7 +157,8 @@ async function inspectState(
 
 /** Returns the upper bound of the time until the target is ready on a crash state, in milliseconds. */
 function recoveryTimeoutMs({ guarantee }: Target): number {
-  return Math.max(guarantee.recoverySeconds ?? 0, MIN_RECOVERY_TIMEOUT_S) * 1000;
+  const { recoverySeconds = 0, cluster } = guarantee;
+  return 1000 * Math.max(recoverySeconds + (cluster?.electionSeconds ?? 0), MIN_RECOVERY_TIMEOUT_S);
 }
 
 /** Returns the silence after which missing messages count as lost, in milliseconds. */
@@ -190,6 +194,14 @@ export async function recoverTarget(
   }
 }
 
+/** Where a cluster is started on a crash state. */
+export type ClusterStart = Required<
+  Pick<LaunchPlan, 'place' | 'nodeDataDirs' | 'nodeScratchFrom' | 'absentNodes'>
+> & {
+  /** Node on which the target's command `promote` runs, if it has one; undefined: on none. */
+  promoted?: string | undefined;
+};
+
 /** The options of `consumeAll`. */
 export interface ConsumeOptions {
   target: Target;
@@ -204,6 +216,8 @@ export interface ConsumeOptions {
   /** History of the run `run`, with the digest of each message. */
   events: readonly HistoryEvent[];
   signal: AbortSignal;
+  /** Only for a target with `nodes`, which has no single data directory and `{scratch}`. */
+  cluster?: ClusterStart;
   /** Called with one line each time the target's `nudge` command has failed. The failure only makes the wait longer. */
   onNudgeFailed?(line: string): void;
 }
@@ -217,6 +231,7 @@ async function launchOnState(
     run,
     scratch,
     signal,
+    cluster,
   }: Omit<ConsumeOptions, 'ids' | 'events' | 'onNudgeFailed'>,
   receipts: Receipts,
   dataDir: string,
@@ -233,7 +248,7 @@ async function launchOnState(
     dataDir,
     dir,
     logDirLabel: join(basename(dir), 'logs'),
-    scratchFrom: scratch,
+    ...(cluster === undefined ? { scratchFrom: scratch } : cluster),
     signal,
     worker: basename(dir),
   });
@@ -300,7 +315,12 @@ async function consume(
   const nudging = new AbortController();
   let nudged: Promise<void> = Promise.resolve();
   try {
-    const start = await launched.supervisor.bringUp(recoveryTimeoutMs(target));
+    const promotion = promote(launched, options);
+    const start = await launched.supervisor.bringUp(recoveryTimeoutMs(target)).finally(promotion.end);
+    const refusal = await promotion.refused;
+    // A node that must not become primary, because it may lack messages, is right to refuse.
+    if (refusal !== undefined && !start.ready)
+      return { inspection: { ...notRecovered(refusal), unmountable: true }, timedOut: false };
     if (!start.ready) return { inspection: notRecovered(start.detail), timedOut: false };
     nudged = nudgeRepeatedly(launched, options, nudging.signal);
     lastDeliveryMs = performance.now();
@@ -322,6 +342,35 @@ async function consume(
     // The disk is unmounted next, and the command may use it.
     await nudged;
   }
+}
+
+/**
+ * Runs the target's `promote` command on a node until it succeeds or `end` is called: at first the node may not listen yet.
+ * `refused` resolves to the end of the last output when it never succeeded; undefined when it did, or when none was to run.
+ */
+function promote(
+  { nodes }: LaunchedTarget,
+  { target, cluster, signal }: ConsumeOptions,
+): { end(): void; refused: Promise<string | undefined> } {
+  const node = nodes.find(({ name }) => name === cluster?.promoted);
+  if (target.promote === undefined || node === undefined)
+    return { end: () => {}, refused: Promise.resolve(undefined) };
+  const command = node.expand(target.promote);
+  const ended = new AbortController();
+  const any = AbortSignal.any([signal, ended.signal]);
+  const refused = (async () => {
+    let last = '';
+    do {
+      const result = await node.deployment
+        .runCommand(`promote@${node.name}`, command, PROMOTE_TIMEOUT_MS)
+        .catch((error: unknown) => ({ code: null, stderr: messageOf(error) }));
+      if (result.code === 0) return undefined;
+      last = `${node.name} could not be promoted: ${result.stderr.trim().split('\n').at(-1) ?? ''}`;
+      await sleep(PROMOTE_INTERVAL_MS, any);
+    } while (!any.aborted);
+    return last;
+  })();
+  return { end: () => ended.abort(), refused };
 }
 
 /** Runs the target's `nudge` command, if it has one, at once and then every NUDGE_INTERVAL_MS until `signal`. */

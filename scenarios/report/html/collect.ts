@@ -48,6 +48,6 @@ async function sourceFromBundle(file: string, path: string, scratch: string): Pr
     target: manifest.target.definition,
     seed: manifest.seed,
     kitVersion: manifest.kitVersion,
-    command: manifest.case.kind === 'crash-state' ? 'explore' : 'gate',
+    command: manifest.case.kind === 'gate' ? 'gate' : 'explore',
   });
 }

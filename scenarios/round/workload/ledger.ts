@@ -79,8 +79,8 @@ export class Ledger {
   readonly #recipientsOf = new Map<number, readonly number[]>();
   /** Recipients that have accepted a message, by message id; only of unconsumed messages with several recipients. */
   readonly #served = new Map<string, Set<number>>();
-  /** Numbers of confirmed messages by the node that has confirmed them. */
   readonly #listeners = new Set<() => void>();
+  /** Numbers of confirmed messages by the node that has confirmed them. */
   readonly #confirmedBy = new Map<string, number>();
 
   constructor(run: string, recorder: Recorder) {

@@ -133,7 +133,8 @@ export class Producers {
 
   /**
    * Submits over one connection until it is unusable or old, or a node has rejected a message: another one may be the
-   * leader. @returns the number of the next message.
+   * leader.
+   * @returns the number of the next message.
    */
   async #submitOver(session: Session, producer: number, firstNumber: number): Promise<number> {
     const { connection, node } = session;

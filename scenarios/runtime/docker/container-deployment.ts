@@ -1,7 +1,8 @@
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type Dockerode from 'dockerode';
+import type { MountSettings } from 'dockerode';
 import type { Availability, Fault } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { appendToLog } from '../../host/bounded-log.js';
@@ -17,11 +18,12 @@ import {
   connectEngine,
   engineAddress,
   engineAvailability,
-  removeRunResources,
+  removeDeployment,
   toEngineError,
   tolerateGone,
 } from './engine.js';
 import { TOOLS_IN_IMAGE } from './image-tools.js';
+import { createPodNetwork } from './pod-network.js';
 import { ensureBusybox, ensurePodImage, ensureTargetImages, type TargetImages } from './target-images.js';
 
 /** Data that the container deployments of one target share. */
@@ -46,13 +48,15 @@ export class ContainerDeployment implements Deployment {
   /** The container network once it exists, for code that cannot wait for the promise in `#network`. */
   #readyNetwork: ContainerNetwork | undefined;
   #containerCount = 0;
+  #hasHosts = false;
 
   constructor(plan: DeploymentPlan, context: ContainerContext) {
     this.#plan = plan;
     this.#context = context;
     this.#boot = new ContainerBoot(plan.workingDir, context.busybox);
     this.#resource = { kind: 'containers', engine: context.address } as const;
-    plan.registry.made(this.#resource);
+    // The network of a cluster has registered the containers of all nodes.
+    if (plan.node === undefined) plan.registry.made(this.#resource);
     this.services = plan.services.map(
       ({ name, command, env: serviceEnv, user }) =>
         new ContainerService(name, command, {
@@ -100,20 +104,21 @@ export class ContainerDeployment implements Deployment {
   }
 
   async destroy(): Promise<void> {
+    const { node } = this.#plan;
     try {
       // Kill the services first, so that each of them records its exit. Then remove everything else of the
       // run.
       await Promise.all(this.services.map((service) => service.signal('SIGKILL')));
       await Promise.all(this.services.map((service) => service.waitForExit(EXIT_TIMEOUT_MS)));
       await this.#network?.catch(() => {});
-      await removeRunResources(this.#context.engine, this.#plan.runId);
+      await removeDeployment(this.#context.engine, this.#plan.runId);
     } catch (error) {
       throw toEngineError(error, this.#context.address);
     } finally {
       this.#readyNetwork?.close();
       this.#boot.remove();
     }
-    this.#plan.registry.gone(this.#resource);
+    if (node === undefined) this.#plan.registry.gone(this.#resource);
   }
 
   destroyNow(): void {
@@ -127,7 +132,8 @@ export class ContainerDeployment implements Deployment {
     { env = {}, user }: { env?: Readonly<Record<string, string>>; user?: string | undefined } = {},
     image = this.#context.images.imageOf(service),
   ): Promise<Dockerode.Container> {
-    const name = `plugpull-${this.#plan.runId}-${service}-${++this.#containerCount}`;
+    // Names of containers have no @.
+    const name = `plugpull-${this.#plan.runId}-${service.replace('@', '.')}-${++this.#containerCount}`;
     const { dataDir, workingDir } = this.#plan;
     const { engine, targetDir } = this.#context;
     const latch = await this.#boot.makeLatch(requested);
@@ -136,16 +142,38 @@ export class ContainerDeployment implements Deployment {
       ...[dataDir, workingDir].map((path) => bindMount(path, { readOnly: false })),
       ...(existsSync(targetDir) ? [bindMount(targetDir, { readOnly: true })] : []),
       ...latch.mounts,
+      ...this.#hostsMounts(),
     ];
     const container = { name, service, image, command, env, user };
-    this.#network ??= ContainerNetwork.make(this.#plan, this.#context);
-    this.#readyNetwork = await this.#network;
-    const network = this.#readyNetwork.networkMode;
+    const network = await this.#joinNetwork();
     const created = await engine.createContainer(
       containerOptions(container, this.#plan, { mounts, network }),
     );
     this.#boot.assign(created.id, latch.path);
     return created;
+  }
+
+  /** Returns the `NetworkMode` of a container, and makes the network first where it belongs to this deployment. */
+  async #joinNetwork(): Promise<string> {
+    const { node } = this.#plan;
+    const pod = node?.network.podOf?.(node.name);
+    if (pod !== undefined) return `container:${pod}`;
+    this.#network ??= ContainerNetwork.make(this.#plan, this.#context);
+    this.#readyNetwork = await this.#network;
+    return this.#readyNetwork.networkMode;
+  }
+
+  /** Lets the nodes of a cluster know each other by name: the engine does not know their addresses. */
+  #hostsMounts(): MountSettings[] {
+    const { node, workingDir } = this.#plan;
+    if (node === undefined) return [];
+    const file = join(workingDir, '.hosts');
+    if (!this.#hasHosts) {
+      const lines = [...node.network.addresses].map(([name, address]) => `${address} ${name}\n`);
+      writeFileSync(file, `127.0.0.1 localhost\n${lines.join('')}`);
+      this.#hasHosts = true;
+    }
+    return [bindMount(file, { readOnly: true, target: '/etc/hosts' })];
   }
 
   async #runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
@@ -203,6 +231,7 @@ export const dockerRuntime: Runtime = {
       imageOf: images.imageOf,
       images: [...new Set(Object.keys(target.services).map((service) => images.imageOf(service)))],
       supports: (fault) => availabilityOf(fault, images),
+      makeNetwork: (nodes, registry) => createPodNetwork(nodes, registry, { engine, address, podImage }),
       deploy: (plan) =>
         new ContainerDeployment(plan, {
           engine,

@@ -1,6 +1,6 @@
 import type { ContainerCreateOptions, MountSettings, NetworkCreateOptions } from 'dockerode';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
-import { labelsOf } from './engine.js';
+import { deploymentLabels } from './engine.js';
 
 /**
  * Memory of a service's container: more than a target under test needs, and too little to harm the kit's
@@ -10,6 +10,8 @@ const MEMORY_BYTES = 2 * 1024 ** 3;
 const MAX_PROCESSES = 512;
 const POD_MEMORY_BYTES = 256 * 1024 ** 2;
 const POD_MAX_PROCESSES = 64;
+/** Program of the pod of a node, in the image of pods: it only keeps the container running. */
+const NODE_POD_COMMAND = ['/bin/busybox', 'sleep', '2147483647'];
 
 /** Description of one container of a target. */
 export interface ContainerPlan {
@@ -61,7 +63,7 @@ export function containerOptions(
     Cmd: [...command],
     Env: Object.entries(variables).map(([key, value]) => `${key}=${value}`),
     WorkingDir: plan.workingDir,
-    Labels: labelsOf(plan.runId),
+    Labels: deploymentLabels(plan.registry.runId, plan.runId),
     // Files that a container writes must belong to the kit's user, because the kit has to remove them.
     ...(wanted !== undefined
       ? { User: wanted }
@@ -84,8 +86,8 @@ export function containerOptions(
 }
 
 /** Makes the container engine's options for a bridge network of one deployment. */
-export function networkOptions(name: string, { runId }: DeploymentPlan): NetworkCreateOptions {
-  return { Name: name, Driver: 'bridge', Labels: labelsOf(runId) };
+export function networkOptions(name: string, { runId, registry }: DeploymentPlan): NetworkCreateOptions {
+  return { Name: name, Driver: 'bridge', Labels: deploymentLabels(registry.runId, runId) };
 }
 
 /** Description of the pod, the container that keeps the network of one deployment. */
@@ -103,7 +105,7 @@ export interface PodPlan {
  */
 export function podOptions(
   { name, image, command, network }: PodPlan,
-  { runId, ports }: DeploymentPlan,
+  { runId, ports, registry }: DeploymentPlan,
 ): ContainerCreateOptions {
   const names = ports.map((port) => `${port}/tcp`);
   return {
@@ -113,7 +115,7 @@ export function podOptions(
     Cmd: [...command],
     Env: [`${RUN_VARIABLE}=${runId}`],
     User: '0:0',
-    Labels: labelsOf(runId),
+    Labels: deploymentLabels(registry.runId, runId),
     ExposedPorts: Object.fromEntries(names.map((port) => [port, {}])),
     HostConfig: {
       NetworkMode: network,
@@ -124,6 +126,41 @@ export function podOptions(
       Sysctls: { 'net.ipv4.conf.all.route_localnet': '1' },
       CapDrop: ['ALL'],
       CapAdd: ['NET_ADMIN', 'NET_RAW'],
+      Memory: POD_MEMORY_BYTES,
+      MemorySwap: POD_MEMORY_BYTES,
+      PidsLimit: POD_MAX_PROCESSES,
+      SecurityOpt: ['no-new-privileges'],
+      RestartPolicy: { Name: 'no' },
+      LogConfig: { Type: 'none', Config: {} },
+    },
+  };
+}
+
+/** Description of the pod of a node, the container that keeps the network namespace of the node. */
+export interface NodePodPlan {
+  name: string;
+  image: string;
+  /** Name of the node. The containers of its services have it as their host name. */
+  node: string;
+  runId: string;
+  /** Mark of the pod; see `deploymentLabels`. */
+  mark: string;
+}
+
+/** Makes the container engine's options for the pod of a node. It has no network of the engine: the kit makes the links. */
+export function nodePodOptions({ name, image, node, runId, mark }: NodePodPlan): ContainerCreateOptions {
+  return {
+    name,
+    Image: image,
+    Hostname: node,
+    Entrypoint: [],
+    Cmd: NODE_POD_COMMAND,
+    Env: [`${RUN_VARIABLE}=${runId}`],
+    User: '0:0',
+    Labels: deploymentLabels(runId, mark),
+    HostConfig: {
+      NetworkMode: 'none',
+      CapDrop: ['ALL'],
       Memory: POD_MEMORY_BYTES,
       MemorySwap: POD_MEMORY_BYTES,
       PidsLimit: POD_MAX_PROCESSES,

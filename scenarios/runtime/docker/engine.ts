@@ -7,6 +7,8 @@ import { bootId } from '../../host/processes.js';
 
 /** Label of every object of a run on a container engine. Its value is the run id. */
 export const RUN_LABEL = 'plugpull.run';
+/** Label of every object of one deployment, such as a node of a cluster. Its value is the mark of the deployment. */
+const DEPLOYMENT_LABEL = 'plugpull.deployment';
 /** Label with the user id of the kit. Users share an engine, and only root sees whether the kit of another user lives. */
 const USER_LABEL = 'plugpull.uid';
 /** Label with the boot id of the machine of the kit, which may not be that of the engine. */
@@ -15,6 +17,14 @@ const BOOT_LABEL = 'plugpull.boot';
 /** Makes the labels of every object of a run on a container engine. */
 export function labelsOf(runId: string): Record<string, string> {
   return { [RUN_LABEL]: runId, [USER_LABEL]: `${process.geteuid?.() ?? 0}`, [BOOT_LABEL]: bootId() };
+}
+
+/**
+ * Makes the labels of every object of one deployment of a run.
+ * @param mark name of the deployment. It is unique among those of the run that live at the same time.
+ */
+export function deploymentLabels(runId: string, mark: string): Record<string, string> {
+  return { ...labelsOf(runId), [DEPLOYMENT_LABEL]: mark };
 }
 
 const DEFAULT_ADDRESS = 'unix:///var/run/docker.sock';
@@ -144,8 +154,20 @@ export function ownRunsOf(labels: readonly Readonly<Record<string, string>>[]): 
  * @returns the number of removed objects.
  * @throws Error when the container engine does not answer, or when an object cannot be removed.
  */
-export async function removeRunResources(engine: Dockerode, runId: string): Promise<number> {
-  const filters = { label: [`${RUN_LABEL}=${runId}`] };
+export function removeRunResources(engine: Dockerode, runId: string): Promise<number> {
+  return removeLabelled(engine, `${RUN_LABEL}=${runId}`);
+}
+
+/**
+ * Removes every container, network and volume of one deployment.
+ * @throws Error as `removeRunResources` does.
+ */
+export async function removeDeployment(engine: Dockerode, mark: string): Promise<void> {
+  await removeLabelled(engine, `${DEPLOYMENT_LABEL}=${mark}`);
+}
+
+async function removeLabelled(engine: Dockerode, label: string): Promise<number> {
+  const filters = { label: [label] };
   const seen = new Set<string>();
   const containers = async () => engine.listContainers({ all: true, filters });
   // Try again: the engine refuses a removal that another client has begun, and completes it a moment later.

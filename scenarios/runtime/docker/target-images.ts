@@ -16,8 +16,8 @@ import { copyProgram, findImageUser, ImageContents, type ImageUser } from './ima
 import type { ImageTool } from './image-tools.js';
 
 /**
- * The image of each service of a target, and the paths in it. A call without a service returns those of
- * install and verify.
+ * The image of each service of a target, and the paths in it. A service of a node may be named `SERVICE@NODE`. A call without a
+ * service returns those of install and verify.
  */
 export interface TargetImages {
   imageOf(service: string | undefined): string;
@@ -96,7 +96,7 @@ export async function resolveImages(
   const defaultImage = named.size === services.length ? undefined : await makeDefault();
   // A command that belongs to no service runs in the image of the first service.
   const first = services[0]?.[0] ?? '';
-  const imageOf = (service = first) => named.get(service) ?? defaultImage ?? '';
+  const imageOf = (service = first) => named.get(withoutNode(service)) ?? defaultImage ?? '';
   const { owners, missingTools } = await inspectImages(
     engine,
     target,
@@ -106,7 +106,7 @@ export async function resolveImages(
   );
   return {
     toolsMissingIn: (tool) => missingTools.get(tool) ?? [],
-    ownerOf: (service = first) => owners.get(service),
+    ownerOf: (service = first) => owners.get(withoutNode(service)),
     imageOf,
     pathsFor: (service = first) => ({
       dir: defaultHasTarget && !named.has(service) ? `${PACKAGE_IN_IMAGE}/${TARGETS_DIR}` : target.dir,
@@ -114,6 +114,9 @@ export async function resolveImages(
     }),
   };
 }
+
+/** Returns the name of a service in the target file. In a cluster, the name of a running one is `SERVICE@NODE`. */
+const withoutNode = (service: string): string => service.replace(/@[^@]*$/, '');
 
 /** Path of the package's static busybox in the pod image. */
 const BUSYBOX_IN_IMAGE = '/bin/busybox';
@@ -219,7 +222,7 @@ async function inspectImages(
 
 /** Returns the programs of the commands that run in an image, with their key paths. Those below `{dir}` are not in it. */
 function programsIn(
-  { services, install, verify, nudge }: Target,
+  { services, install, promote, verify, nudge }: Target,
   image: string,
   imageOf: (service?: string) => string,
 ): [key: string, program: string][] {
@@ -230,6 +233,7 @@ function programsIn(
       name,
     ]),
     ['install.0', install, undefined],
+    ['promote.0', promote, undefined],
     ['verify.0', verify, undefined],
     ['nudge.0', nudge, undefined],
   ];

@@ -24,6 +24,12 @@ export function subnetOf(index: number): Subnet {
   return { index, kit: formatAddress(base + 1), node: (node) => formatAddress(base + 2 + node) };
 }
 
+/** Returns the number of the subnet that an IPv4 address belongs to; undefined when it belongs to none. */
+export function subnetIndexOf(address: string): number | undefined {
+  const index = Math.floor((parseAddress(address) - FIRST) / SUBNET_SIZE);
+  return index >= 0 && index < SUBNET_COUNT ? index : undefined;
+}
+
 /**
  * Yields subnets that no route of this machine overlaps, each once, from a random one on.
  * @param routes output of `ip -4 -o route show table all`.

@@ -55,7 +55,7 @@ export const processRuntime: Runtime = {
       name: 'process',
       pathsFor: () => ({ dir: target.dir, node: process.execPath }),
       supports: () => ({ available: true }),
-      makeNetwork: createNodeNetwork,
+      makeNetwork: (nodes, registry, firstAddress) => createNodeNetwork(nodes, registry, { firstAddress }),
       deploy: (plan) =>
         new ProcessDeployment(plan, { targetDir: target.dir, words: wordsOf(target), accounts }),
     };

@@ -8,10 +8,11 @@ import { until } from '../../../faults/waiting.js';
 import { appendToLog } from '../../host/bounded-log.js';
 import { BOOT_ID_FILE } from '../boot/boot-view.js';
 import { bindMount, containerOptions } from '../docker/container-options.js';
-import { removeRunResources, toEngineError } from '../docker/engine.js';
+import { removeDeployment, toEngineError } from '../docker/engine.js';
 import type { TargetImages } from '../docker/target-images.js';
 import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
 import type { Machine } from './lab/machine.js';
+import { HOSTS_FILE, namespaceFile, type OuterAddresses, outerAddresses } from './vm-network.js';
 import { type HolderContainer, runInContainer, VmService } from './vm-service.js';
 
 /** Data that the deployments of one target in the lab VM share. */
@@ -38,6 +39,11 @@ const HOLDER_IN_CONTAINER = '/.plugpull/busybox';
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const HOLDER_SLEEP_S = '2147483647';
 const TIMEOUT_MS = 60_000;
+
+/** Returns the control group, below the root, in which the containers of a node are; without a node, of a target without nodes. */
+export function groupOf(node: string | undefined): string {
+  return node === undefined ? 'docker' : `plugpull-${node}`;
+}
 
 /**
  * Gives directories to a user and syncs the first, the data: otherwise it would depend on the target's own syncs
@@ -88,6 +94,7 @@ export class VmDeployment implements Deployment {
   #bootProblem: string | undefined;
   readonly #holders = new Map<string, Promise<HolderContainer>>();
   readonly #forwarded: Promise<void>;
+  readonly #madeFolders: Promise<void>;
   #commands = 0;
 
   constructor(plan: DeploymentPlan, context: VmContext) {
@@ -95,7 +102,8 @@ export class VmDeployment implements Deployment {
     this.#context = context;
     this.#address = `tcp://127.0.0.1:${context.machine.address.enginePort}`;
     this.#resource = { kind: 'containers', engine: this.#address } as const;
-    plan.registry.made(this.#resource);
+    // The network of a cluster has registered the containers of all nodes.
+    if (plan.node === undefined) plan.registry.made(this.#resource);
     this.services = plan.services.map(
       ({ name, command, env }) =>
         new VmService(name, command, {
@@ -107,6 +115,8 @@ export class VmDeployment implements Deployment {
           onExited: (...exit) => plan.onExited(name, ...exit),
         }),
     );
+    this.#madeFolders = plan.node === undefined ? Promise.resolve() : this.#makeFolders();
+    this.#madeFolders.catch(() => {});
     this.#forwarded = this.#forward();
     // Prevent an unhandled rejection: `runCommand` awaits this promise and reports the failure.
     this.#forwarded.catch(() => {});
@@ -167,11 +177,11 @@ export class VmDeployment implements Deployment {
   async destroy(): Promise<void> {
     try {
       await Promise.allSettled(this.#holders.values());
-      await removeRunResources(this.#context.engine, this.#plan.runId);
+      await removeDeployment(this.#context.engine, this.#plan.runId);
     } catch (error) {
       throw toEngineError(error, this.#address);
     }
-    this.#plan.registry.gone(this.#resource);
+    if (this.#plan.node === undefined) this.#plan.registry.gone(this.#resource);
     await this.#unforward();
   }
 
@@ -194,11 +204,13 @@ export class VmDeployment implements Deployment {
 
   async #startHolder(service: string): Promise<HolderContainer> {
     const { engine, images, mountsOf, env } = this.#context;
-    const { runId, workingDir } = this.#plan;
+    const { runId, workingDir, node } = this.#plan;
+    await this.#madeFolders;
     const image = images.imageOf(service);
     const options = containerOptions(
       {
-        name: `plugpull-${runId}-${service}-${process.pid}`,
+        // Names of containers have no @.
+        name: `plugpull-${runId}-${service.replace('@', '.')}-${process.pid}`,
         service,
         image,
         command: [HOLDER_IN_CONTAINER, 'sleep', HOLDER_SLEEP_S],
@@ -210,15 +222,21 @@ export class VmDeployment implements Deployment {
           bindMount(POWER_DIR, { readOnly: false, propagation: 'rslave' }),
           bindMount(workingDir, { readOnly: false }),
           bindMount(HOLDER_PROGRAM, { readOnly: true, target: HOLDER_IN_CONTAINER }),
+          ...(node === undefined ? [] : [bindMount(HOSTS_FILE, { readOnly: true, target: '/etc/hosts' })]),
           ...mountsOf(image),
         ],
         // Use the machine's network. One run has the machine at a time, and only forwarded ports are
         // reachable from outside. Where processors are emulated, a bridge and a pod would cost the engine
-        // many seconds per round and show nothing more.
+        // many seconds per round and show nothing more. The processes of a node enter its network instead.
         network: 'host',
       },
     );
-    const container = await engine.createContainer(options);
+    const group = groupOf(node?.name);
+    const container = await engine.createContainer({
+      ...options,
+      ...(node && { Hostname: node.name }),
+      HostConfig: { ...options.HostConfig, CgroupParent: `/${group}` },
+    });
     await container.start();
     const { State, Config } = await container.inspect();
     await this.#enterBoot(State.Pid, this.#bootId);
@@ -226,7 +244,8 @@ export class VmDeployment implements Deployment {
     const owner = images.ownerOf(service);
     return {
       pid: State.Pid,
-      cgroup: `/sys/fs/cgroup/docker/${container.id}`,
+      cgroup: `/sys/fs/cgroup/${group}/${container.id}`,
+      network: node && namespaceFile(node.name),
       // The engine gives a container without PATH a default one and does not report it.
       env: {
         PATH,
@@ -239,11 +258,25 @@ export class VmDeployment implements Deployment {
   }
 
   async #forward(): Promise<void> {
-    for (const port of this.#plan.ports) await this.#context.machine.forward(port);
+    for (const port of this.#plan.ports) await this.#context.machine.forward(port, this.#outer());
+  }
+
+  /** Returns the addresses of the forwarded ports of a node; undefined without nodes. */
+  #outer(): OuterAddresses | undefined {
+    const { node } = this.#plan;
+    return node && outerAddresses([...node.network.addresses.keys()].indexOf(node.name));
+  }
+
+  /** Makes the scratch folders of a node. Those of a target without nodes are made with its disk. */
+  async #makeFolders(): Promise<void> {
+    const { workingDir, scratchDir } = this.#plan;
+    const owner = `${process.getuid?.() ?? 0}:${process.getgid?.() ?? 0}`;
+    const script = 'owner=$1; shift; mkdir -p "$@"; chown "$owner" "$@"';
+    await runScript(this.#context.machine.agent, script, [owner, workingDir, scratchDir], TIMEOUT_MS);
   }
 
   async #unforward(): Promise<void> {
     await this.#forwarded.catch(() => {});
-    for (const port of this.#plan.ports) await this.#context.machine.unforward(port);
+    for (const port of this.#plan.ports) await this.#context.machine.unforward(port, this.#outer());
   }
 }

@@ -19,22 +19,22 @@ import { imageAvailability } from './lab/image.js';
 import { borrowMachine } from './lab/lab.js';
 import { stagePackage } from './lab/reference-package.js';
 import { makeRootImage, ROOT_IMAGE, SHARED_FOLDER } from './lab/root-image.js';
-import { POWER_DIR, VmDeployment } from './vm-deployment.js';
+import { groupOf, POWER_DIR, VmDeployment } from './vm-deployment.js';
+import { VmNetworks } from './vm-network.js';
 
-/** Second disk of the lab VM. All of it is the data disk of one round. */
+/** Second disk of the lab VM. All of it is the data disk of one round; the nodes of a cluster have a part each. */
 const DATA_DEVICE = '/dev/vdb';
-const MOUNT_POINT = `${POWER_DIR}/disk`;
-const DATA_DIR = `${MOUNT_POINT}/data`;
 /** Address of the kit's loopback inside the lab VM. */
 const KIT_HOST = '10.0.2.2';
 const COMMAND_TIMEOUT_MS = 60_000;
 
 /**
- * Script that makes the kernel send SIGKILL to every process of every service, one group after another,
+ * Makes the script that makes the kernel send SIGKILL to every process of every service, one group after another,
  * without the container engine.
+ * @param group control group of the containers.
  */
-const KILL_ALL_SCRIPT =
-  'for group in /sys/fs/cgroup/docker/*/*/cgroup.kill; do if [ -e "$group" ]; then echo 1 > "$group"; fi; done';
+const killAllScript = (group: string) =>
+  `for group in /sys/fs/cgroup/${group}/*/*/cgroup.kill; do if [ -e "$group" ]; then echo 1 > "$group"; fi; done`;
 
 /**
  * Timeout of starts with an emulated processor: everything takes ten times as long, and more on a busy
@@ -47,7 +47,7 @@ const SLOW_START_MS = 180_000;
  */
 const SLOW_ENV = { NODE_OPTIONS: '--jitless' };
 
-/** Faults that need only signals and the disk. The others work on processes and files of this machine. */
+/** Faults that need only signals, the disk and the links. The others work on processes and files of this machine. */
 const SUPPORTED_FAULTS = new Set([
   'kill',
   'kill-one',
@@ -56,7 +56,15 @@ const SUPPORTED_FAULTS = new Set([
   'full',
   'io-error',
   'power-cut',
+  'partition',
+  'stale-link',
+  'link-delay',
+  'link-loss',
+  'cut-then-elect',
+  'node-loss',
 ]);
+/** Faults of the links that only the kernel of the lab VM makes. */
+const IMPAIRMENTS = ['link-delay', 'link-loss'];
 
 /**
  * The runtime that runs services as containers on the container engine of a virtual machine, which has a
@@ -78,6 +86,8 @@ export const vmRuntime: Runtime = {
     try {
       const { agent, address } = machine;
       const engine = await connectEngine(`tcp://127.0.0.1:${address.enginePort}`);
+      await runScript(agent, CLEAR_ALL_SCRIPT, [], COMMAND_TIMEOUT_MS);
+      const networks = new VmNetworks(machine, engine);
       const built = findReferenceBuild(target);
       const images = await resolveImages(
         engine,
@@ -100,11 +110,16 @@ export const vmRuntime: Runtime = {
         pathsFor: images.pathsFor,
         sinkFor: (sink) => sink.replace(/^[^:]+/, KIT_HOST),
         supports: (fault) => availabilityOf(fault),
-        enabledFaults: faultsEnabledBy('flakey'),
+        enabledFaults: new Set([...faultsEnabledBy('flakey'), ...IMPAIRMENTS]),
         slowStartMs: accelerator === 'tcg' ? SLOW_START_MS : undefined,
-        makeDisk: (dir, _kind, filesystem, run) => makeDisk(agent, dir, filesystem, run.runId),
+        makeDisk: (dir, _kind, filesystem, { runId }, node) =>
+          makeDisk(agent, dir, filesystem, { runId, node, nodes: target.nodes ?? [] }),
+        makeNetwork: (nodes, run) => networks.make(nodes, run),
         deploy: (plan) => new VmDeployment(plan, { machine, engine, images, mountsOf, env }),
-        close,
+        async close() {
+          await networks.close();
+          await close();
+        },
       };
     } catch (error) {
       await close();
@@ -122,27 +137,43 @@ function availabilityOf({ name }: Fault) {
   } as const;
 }
 
+/** Whose disk in the lab VM is made. */
+interface DiskPlan {
+  runId: string;
+  /** Node of the disk; undefined for a target without nodes. */
+  node: string | undefined;
+  /** All nodes of the target. */
+  nodes: readonly string[];
+}
+
 /**
- * Makes an empty filesystem on the data disk of the lab VM, after it has removed what an earlier round has
- * left there.
+ * Makes an empty filesystem on the data disk of the lab VM, or on the part of it that belongs to a node, after it has removed
+ * what an earlier round has left there.
  */
 async function makeDisk(
   host: CommandHost,
   dir: string,
   filesystem: Filesystem,
-  runId: string,
+  { runId, node, nodes }: DiskPlan,
 ): Promise<Disk> {
   const owner = `${process.getuid?.() ?? 0}:${process.getgid?.() ?? 0}`;
+  const mountPoint = node === undefined ? `${POWER_DIR}/disk` : `${POWER_DIR}/nodes/${node}`;
+  const dataDir = `${mountPoint}/data`;
+  const name = node === undefined ? flakeyDeviceName(runId) : `plugpull-node-${node}`;
   try {
-    await runScript(host, CLEAR_SCRIPT, [MOUNT_POINT], COMMAND_TIMEOUT_MS);
+    // The disk of a node has a fixed name, and takes the place of the one before.
+    if (node === undefined) await runScript(host, CLEAR_SCRIPT, [mountPoint], COMMAND_TIMEOUT_MS);
+    const device =
+      node === undefined ? DATA_DEVICE : await makeSlice(host, nodes.indexOf(node), nodes.length);
     const disk = await FlakeyDisk.create({
-      ...{ host, device: DATA_DEVICE, name: flakeyDeviceName(runId), mountPoint: MOUNT_POINT, filesystem },
-      killAll: KILL_ALL_SCRIPT,
+      ...{ host, device, name, mountPoint, filesystem },
+      killAll: killAllScript(groupOf(node)),
     });
-    const folders = [DATA_DIR, join(dir, 'scratch'), join(dir, 'scratch', 'target')];
-    await runScript(host, MAKE_FOLDERS_SCRIPT, [owner, ...folders], COMMAND_TIMEOUT_MS);
+    // The scratch folders of a node are made with its containers.
+    const scratch = node === undefined ? [join(dir, 'scratch'), join(dir, 'scratch', 'target')] : [];
+    await runScript(host, MAKE_FOLDERS_SCRIPT, [owner, dataDir, ...scratch], COMMAND_TIMEOUT_MS);
     // `remove` does nothing: the disk ends with the machine, or the next round clears it.
-    return { dataDir: DATA_DIR, power: disk, remove: () => {}, saveTo: (to) => saveData(host, to) };
+    return { dataDir, power: disk, remove: () => {}, saveTo: (to) => saveData(host, dataDir, to) };
   } catch (error) {
     throw new KitError('kit-failed', `the disk in the lab VM cannot be made: ${messageOf(error)}`, {
       cause: error,
@@ -150,10 +181,17 @@ async function makeDisk(
   }
 }
 
+/** Makes the part of the data disk that belongs to a node, once. @returns its device. */
+async function makeSlice(host: CommandHost, index: number, count: number): Promise<string> {
+  const name = `plugpull-slice-${index}`;
+  await runScript(host, SLICE_SCRIPT, [DATA_DEVICE, name, `${index}`, `${count}`], COMMAND_TIMEOUT_MS);
+  return `/dev/mapper/${name}`;
+}
+
 /** Saves the data as an archive on this machine. Files that are mostly empty become small in it. */
-async function saveData(host: CommandHost, to: string): Promise<void> {
+async function saveData(host: CommandHost, dataDir: string, to: string): Promise<void> {
   const pack = 'tar -C "$1" --exclude="*.fifo" -czf - . | base64 -w 0';
-  const packed = await runScript(host, pack, [DATA_DIR], COMMAND_TIMEOUT_MS);
+  const packed = await runScript(host, pack, [dataDir], COMMAND_TIMEOUT_MS);
   mkdirSync(dirname(to), { recursive: true });
   writeFileSync(`${to}.tar.gz`, Buffer.from(packed, 'base64'));
 }
@@ -166,6 +204,23 @@ const MAKE_FOLDERS_SCRIPT = 'owner=$1; shift; mkdir -p "$@"; chown "$owner" "$@"
 
 const CLEAR_SCRIPT = `
 while grep -q " $1 " /proc/self/mounts; do umount "$1"; done
-for name in $(dmsetup ls --target flakey | sed -n 's/^\\(plugpull-[^\\t ]*\\).*/\\1/p'); do
+for name in $(dmsetup ls --target flakey | sed -n 's/^\\(plugpull-[^\t ]*\\).*/\\1/p'); do
   dmsetup remove --retry --noudevsync "$name"
 done`;
+
+/** Script that removes every disk that earlier runs have left. */
+const CLEAR_ALL_SCRIPT = `
+for mount in $(cut -d ' ' -f 2 /proc/self/mounts | grep '^${POWER_DIR}/'); do umount "$mount"; done
+for type in flakey linear; do
+  for name in $(dmsetup ls --target $type | sed -n 's/^\\(plugpull-[^\t ]*\\).*/\\1/p'); do
+    dmsetup remove --retry --noudevsync "$name"
+  done
+done`;
+
+/** Script that makes one of equal parts of a disk. Its values: the disk, the name of the part, its number, and how many there are. */
+const SLICE_SCRIPT = `
+if ! dmsetup info "$2" >/dev/null 2>&1; then
+  each=$(($(blockdev --getsz "$1") / $4 / 2048 * 2048))
+  dmsetup create "$2" --noudevsync --table "0 $each linear $1 $(($3 * each))" >/dev/null
+fi
+dmsetup mknodes >/dev/null`;

@@ -16,6 +16,8 @@ export interface HolderContainer {
   /** Path of the container's control group, inside the lab VM. */
   cgroup: string;
   env: Readonly<Record<string, string>>;
+  /** Path of the network namespace in which its processes run; undefined: that of the container. */
+  network?: string | undefined;
   /** The user of the container's processes; undefined for root. */
   user: { uid: number; gid: number } | undefined;
 }
@@ -117,7 +119,7 @@ const SIGNAL_SCRIPTS = {
 /** Runs a command in a container until it ends, in a separate control group inside the container's group. */
 export async function runInContainer(
   agent: Agent,
-  { pid, cgroup: group, env, user }: HolderContainer,
+  { pid, cgroup: group, env, network, user }: HolderContainer,
   name: string,
   command: readonly string[],
   extraEnv: Readonly<Record<string, string>> = {},
@@ -129,7 +131,7 @@ export async function runInContainer(
     '--mount',
     '--uts',
     '--ipc',
-    '--net',
+    network === undefined ? '--net' : `--net=${network}`,
     '--pid',
     '--root',
     '--wd',

@@ -21,6 +21,7 @@ const PACKAGES = [
   'kmod',
   'iproute2',
   'iptables',
+  'nftables',
   'busybox-static',
 ];
 const EXCLUDED_PATHS = ['/usr/share/man/*', '/usr/share/doc/*', '/usr/share/locale/*', '/usr/share/info/*'];

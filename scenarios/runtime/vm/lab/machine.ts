@@ -58,6 +58,7 @@ export interface MachineAddress {
   dir: string;
 }
 
+const LOOPBACK = '127.0.0.1';
 const GUEST_ADDRESS = '10.0.2.15';
 const GUEST_AGENT_PORT = 2374;
 const GUEST_ENGINE_PORT = 2375;
@@ -112,19 +113,20 @@ export class Machine {
     return new Machine(address, await Agent.open(address.agentPort));
   }
 
-  /** Forwards a port of loopback to the same port of the lab VM. */
-  async forward(port: number): Promise<void> {
+  /**
+   * Forwards a port of loopback to the same port of the lab VM.
+   * @param to address of loopback, and the one of the lab VM.
+   */
+  async forward(port: number, to = { kit: LOOPBACK, guest: GUEST_ADDRESS }): Promise<void> {
     await this.#withMonitor(async (monitor) => {
-      const reply = await monitor.humanCommand(
-        `hostfwd_add net tcp:127.0.0.1:${port}-${GUEST_ADDRESS}:${port}`,
-      );
+      const reply = await monitor.humanCommand(`hostfwd_add net tcp:${to.kit}:${port}-${to.guest}:${port}`);
       if (reply !== '') throw new Error(`port ${port} of the lab VM: ${reply}`);
     });
   }
 
   /** Ends the forwarding of a port. */
-  async unforward(port: number): Promise<void> {
-    await this.#withMonitor((monitor) => monitor.humanCommand(`hostfwd_remove net tcp:127.0.0.1:${port}`));
+  async unforward(port: number, { kit } = { kit: LOOPBACK }): Promise<void> {
+    await this.#withMonitor((monitor) => monitor.humanCommand(`hostfwd_remove net tcp:${kit}:${port}`));
   }
 
   /** Pauses the lab VM, writes its memory and devices to the file `state`, and ends the VM. */
