@@ -4,6 +4,7 @@ import { partition } from '../link/partition.js';
 import { staleLink } from '../link/stale-link.js';
 import { cutThenElect } from '../power/cut-then-elect.js';
 import { diskStall } from '../power/disk-stall.js';
+import { nodeLossPower } from '../power/node-loss-power.js';
 import { powerCut } from '../power/power-cut.js';
 import { clock } from '../process/clock.js';
 import { kill } from '../process/kill.js';
@@ -17,7 +18,6 @@ import { full } from '../storage/full.js';
 import { indexLoss } from '../storage/index-loss.js';
 import { ioError } from '../storage/io-error.js';
 import { nodeLoss } from '../storage/node-loss.js';
-import { nodeLossPower } from '../storage/node-loss-power.js';
 import { tear } from '../storage/tear.js';
 
 /** Every fault, in the order in which the rounds use them. */

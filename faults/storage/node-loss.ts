@@ -1,10 +1,10 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, miss } from '../injection.js';
 import { findPrimary, healLinks, nodeNames, promoteOne } from '../link/cluster-steps.js';
+import { confirmWithout, drawLost, returnEmpty } from '../link/empty-node.js';
 import { list } from '../link/shapes.js';
 import { AVAILABLE } from '../programs.js';
 import { sample } from '../random-choice.js';
-import { confirmWithout, drawLost, returnEmpty } from './empty-node.js';
 
 /**
  * Kills a node, and its disk is gone. The others go on confirming without it. Then it comes back with an empty disk and

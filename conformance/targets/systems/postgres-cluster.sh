@@ -123,12 +123,12 @@ case "$what" in
     done
     ;;
   promote)
-    # A server that is only starting forgets the order. It writes its state into this file.
+    [ -e "$cluster/standby.signal" ] || { echo 'this server is no standby' >&2; exit 1; }
+    # A server that is only starting forgets the order to become primary. It writes its state into this file.
     for _ in $(seq 150); do
       ! sed -n 8p "$cluster/postmaster.pid" 2> /dev/null | grep -q 'ready\|standby' || break
       sleep 0.2
     done
-    [ -e "$cluster/standby.signal" ] || { echo 'this server is no standby' >&2; exit 1; }
     wait_for_standby ''
     kill -HUP "$(head -n 1 "$cluster/postmaster.pid")"
     as_postgres "$programs/pg_ctl" promote -D "$cluster" -t 30

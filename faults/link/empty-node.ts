@@ -2,8 +2,8 @@
  * The steps that the faults with a lost disk share: which node is lost, how the others go on, and how it comes back.
  */
 import type { ClusterContext, FaultContext, Random } from '../fault.js';
-import { nodeNames } from '../link/cluster-steps.js';
-import { majorityOf } from '../link/majority.js';
+import { nodeNames } from './cluster-steps.js';
+import { majorityOf } from './majority.js';
 
 /** Upper bound of the confirmations of the other nodes before the lost one comes back. */
 const MAX_CONFIRMS = 50;

@@ -1,12 +1,12 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, miss } from '../injection.js';
 import { findPrimary, healLinks, nodeNames, promoteOne } from '../link/cluster-steps.js';
+import { confirmWithout, drawLost, returnEmpty } from '../link/empty-node.js';
 import { list } from '../link/shapes.js';
-import { blocklogAvailability } from '../power/blocklog-availability.js';
-import { cutNodes, cuttable } from '../power/cut-nodes.js';
 import { sample } from '../random-choice.js';
 import { sleep } from '../waiting.js';
-import { confirmWithout, drawLost, returnEmpty } from './empty-node.js';
+import { blocklogAvailability } from './blocklog-availability.js';
+import { cutNodes, cuttable } from './cut-nodes.js';
 
 /**
  * Upper bound in ms of the time between the stop of the disks and the death of the nodes. An answer in this time did not wait for
