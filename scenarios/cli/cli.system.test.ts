@@ -302,7 +302,7 @@ t.test('doctor lists what this machine has, and for each missing item the reason
   type Capabilities = Record<string, { name: string; available: boolean; why?: string; remedy?: string }[]>;
   const { hungDisks, ...report } = JSON.parse(stdout) as Capabilities & { hungDisks: never };
   t.ok(Array.isArray(hungDisks));
-  t.same(Object.keys(report), ['runtimes', 'faults', 'power', 'reboot']);
+  t.same(Object.keys(report), ['runtimes', 'faults', 'power', 'reboot', 'nodes']);
   t.ok(report.runtimes?.some(({ name, available }) => name === 'process' && available));
   for (const { name, available, why, remedy } of Object.values(report).flat()) {
     t.ok(available || (why && remedy), name);
