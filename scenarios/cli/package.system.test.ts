@@ -19,7 +19,7 @@ import { packageRoot } from '../host/version.js';
 
 /** Files of every reference implementation that the package contains besides the compiled ones. */
 const OF_IMPLEMENTATIONS = /\.(?:md|svg|schema\.json)$/;
-const MAX_TARBALL_BYTES = 1_000_000;
+const MAX_TARBALL_BYTES = 1_250_000;
 
 /** One of the files that the kit or its users need, of each kind. */
 const NEEDED = [
