@@ -15,6 +15,8 @@ interface Step {
 interface World {
   view: { lastActivityMs: number; maxWaitMs: number; outstanding: number; awaited: number };
   record(event: Untimed<HistoryEvent>): void;
+  /** Lets time pass in which the drain does not run. */
+  block(ms: number): void;
 }
 
 /** Runs a drain with a clock of its own, and returns the event that it records, and the lines of its progress. */
@@ -49,7 +51,10 @@ async function drained(
       nowMs: () => nowMs,
       sleep: async (ms) => {
         nowMs += ms;
-        while ((due[0]?.atMs ?? Number.POSITIVE_INFINITY) <= nowMs) due.shift()?.run({ view, record });
+        const block = (blockedMs: number) => {
+          nowMs += blockedMs;
+        };
+        while ((due[0]?.atMs ?? Number.POSITIVE_INFINITY) <= nowMs) due.shift()?.run({ view, record, block });
       },
     },
   });
@@ -128,6 +133,16 @@ t.test('a claimed time is waited in full, and no longer', async (t) => {
   t.match(event, { complete: true, waitedMs: 300_000, allowedMs: 300_000, allowedBy: 'claim' });
   const short = await drained({ outstanding: 1 }, [], { redeliverySeconds: 2 });
   t.match(short.event, { complete: true, waitedMs: 2000, allowedMs: 2000, allowedBy: 'claim' });
+});
+
+t.test('time in which the kit did not run is no silence of the target', async (t) => {
+  const blocked = { atMs: 1000, run: ({ block }: World) => block(20_000) };
+  const { event } = await drained({ outstanding: 1 }, [blocked, { atMs: 22_000, run: delivers() }], {
+    redeliverySeconds: 15,
+  });
+  t.ok(event.waitedMs >= 22_000, `the message that came after the block was seen: ${event.waitedMs} ms`);
+  const missing = await drained({ outstanding: 1 }, [blocked], { redeliverySeconds: 15 });
+  t.match(missing.event, { complete: true, waitedMs: 35_000 }, 'the claimed time is waited, and no longer');
 });
 
 t.test('messages that may be consumed are not awaited as long as others', async (t) => {

@@ -43,6 +43,8 @@ const REPORT_AFTER_MS = 5000;
 /** Interval between two runs of the target's `nudge` command, in milliseconds. */
 export const NUDGE_INTERVAL_MS = 3000;
 const POLL_MS = 20;
+/** Longest delay of a poll that still counts as silence of the target. In a longer one the kit itself did not run. */
+const MAX_POLL_DELAY_MS = 500;
 
 /** The part of the ledger that the drain reads. Times are in ms of the clock of the drain. */
 export interface DrainView {
@@ -98,6 +100,9 @@ export function allowanceFor(
  * Waits for messages that are confirmed and not yet delivered, and a little longer for deliveries that should
  * not come. It ends after a silence that is as long as the target may keep a message back: the time that it
  * claims, or else a time that follows from the redeliveries that it has shown.
+ *
+ * Time in which this process did not run is no silence of the target: the process was stopped, or its event loop was
+ * blocked, and it could receive nothing.
  */
 export async function drain(options: DrainOptions): Promise<void> {
   const { view, recorder, redeliverySeconds, signal } = options;
@@ -108,21 +113,33 @@ export async function drain(options: DrainOptions): Promise<void> {
   let complete = false;
   let reported = false;
   let allowance: Allowance;
+  /** Time in which the kit did not run: in the whole drain, and since the last activity. */
+  let idleMs = 0;
+  let idleSinceActivityMs = 0;
+  let { lastActivityMs } = view;
   for (;;) {
     const nowMs = clock.nowMs();
-    const silentMs = nowMs - Math.max(startMs, view.lastActivityMs);
+    if (view.lastActivityMs !== lastActivityMs) idleSinceActivityMs = 0;
+    lastActivityMs = view.lastActivityMs;
+    const drainedMs = nowMs - startMs - idleMs;
+    const silentMs = nowMs - Math.max(startMs, lastActivityMs) - idleSinceActivityMs;
     const shownMs = waits.longestMs();
     allowance = allowanceFor(redeliverySeconds, shownMs, view.maxWaitMs);
     complete = silentMs >= silenceFor(view, allowance);
-    if (complete || signal.aborted || nowMs - startMs >= MAX_DELIVERING_MS + allowance.ms) break;
+    if (complete || signal.aborted || drainedMs >= MAX_DELIVERING_MS + allowance.ms) break;
     if (view.outstanding > 0) nudge?.runIfDue(nowMs);
     if (!reported && view.awaited > 0 && silentMs >= REPORT_AFTER_MS) {
       reported = true;
       options.progress(describeWait(view.awaited, allowance));
     }
-    const leftMs = Math.min(allowance.ms - silentMs, MAX_DELIVERING_MS + allowance.ms - (nowMs - startMs));
+    const leftMs = Math.min(allowance.ms - silentMs, MAX_DELIVERING_MS + allowance.ms - drainedMs);
     options.waiting?.(view.awaited > 0 ? describeState(view.awaited, leftMs) : undefined);
     await clock.sleep(POLL_MS);
+    const delayMs = clock.nowMs() - nowMs - POLL_MS;
+    if (delayMs > MAX_POLL_DELAY_MS) {
+      idleMs += delayMs;
+      idleSinceActivityMs += delayMs;
+    }
   }
   options.waiting?.(undefined);
   await nudge?.ended();
