@@ -408,7 +408,7 @@ t.test('every image is restored from its extents, byte for byte', async (t) => {
       join(place.dir, `${name}-${sizeBytes}`),
     );
     writeFileSync(image ?? '', bytes);
-    packImage(image ?? '', packed ?? '');
+    await packImage(image ?? '', packed ?? '');
     unpackImage(packed ?? '', back ?? '');
     t.ok(readFileSync(back ?? '').equals(bytes), `${sizeBytes} bytes`);
     writeFileSync(packed ?? '', 'PPOTHER');

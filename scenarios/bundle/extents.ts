@@ -8,6 +8,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { KitError } from '../../conformance/errors.js';
 import { beyond, limit } from '../../conformance/limits.js';
 
@@ -32,12 +33,12 @@ const PERMISSIONS = 0o777;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
 /** Writes `image` to the new file `file` without its zeros, with the same permissions. */
-export function packImage(image: string, file: string): void {
+export async function packImage(image: string, file: string): Promise<void> {
   const to = openSync(file, 'wx', 0o600);
   try {
     const { size, mode } = statSync(image);
     writeSync(to, encodeHead(MAGIC.readBigUInt64LE(0), BigInt(size)));
-    eachExtent(image, (offset, bytes) => {
+    await eachExtent(image, (offset, bytes) => {
       writeSync(to, encodeHead(BigInt(offset), BigInt(bytes.length)));
       writeSync(to, bytes);
     });
@@ -48,27 +49,30 @@ export function packImage(image: string, file: string): void {
 }
 
 /** Returns the size of the file that `packImage` makes, in bytes. */
-export function extentsSize(image: string): number {
+export async function extentsSize(image: string): Promise<number> {
   let sizeBytes = HEAD_BYTES;
-  eachExtent(image, (_offset, bytes) => {
+  await eachExtent(image, (_offset, bytes) => {
     sizeBytes += HEAD_BYTES + bytes.length;
   });
   return sizeBytes;
 }
 
-/** Calls `take` with each run of blocks that are not all zero. The bytes are valid until it returns. */
-function eachExtent(image: string, take: (offset: number, bytes: Buffer) => void): void {
-  const from = openSync(image, 'r');
+/**
+ * Calls `take` with each run of blocks that are not all zero. The bytes are valid until it returns. An image has gigabytes:
+ * other work of this process goes on while they are read.
+ */
+async function eachExtent(image: string, take: (offset: number, bytes: Buffer) => void): Promise<void> {
+  const from = await open(image, 'r');
   try {
-    const { size: sizeBytes } = fstatSync(from);
+    const { size: sizeBytes } = await from.stat();
     const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, sizeBytes));
     for (let start = 0; start < sizeBytes; start += CHUNK_BYTES) {
-      const length = readSync(from, chunk, 0, Math.min(CHUNK_BYTES, sizeBytes - start), start);
-      for (const [begin, end] of nonZeroRuns(chunk.subarray(0, length)))
+      const { bytesRead } = await from.read(chunk, 0, Math.min(CHUNK_BYTES, sizeBytes - start), start);
+      for (const [begin, end] of nonZeroRuns(chunk.subarray(0, bytesRead)))
         take(start + begin, chunk.subarray(begin, end));
     }
   } finally {
-    closeSync(from);
+    await from.close();
   }
 }
 

@@ -52,9 +52,11 @@ export interface Packing {
  * manifest names them: the largest ones of the deepest folders first.
  */
 export async function packBundle(packing: Packing): Promise<void> {
-  const files = packing.names
-    .map((name) => packedFile(packing.evidence, name))
-    .sort((one, other) => depthOf(one) - depthOf(other) || one.sizeBytes - other.sizeBytes);
+  const decided: PackedFile[] = [];
+  for (const name of packing.names) decided.push(await packedFile(packing.evidence, name));
+  const files = decided.sort(
+    (one, other) => depthOf(one) - depthOf(other) || one.sizeBytes - other.sizeBytes,
+  );
   const bytes = await packWithin(packing, files, Number.POSITIVE_INFINITY);
   if (bytes <= ratioBytes(statSync(packing.file).size)) return;
   // Nobody knows the packed size before. A second archive with this bound is accepted whatever its size is.
@@ -88,7 +90,7 @@ async function packWithin(
     };
     writeFileSync(newFile(manifestName), manifestText(omittedNames(omitted)));
     for (const { name, packedName, isSparse } of packed) {
-      if (isSparse) packImage(join(evidence, name), newFile(packedName));
+      if (isSparse) await packImage(join(evidence, name), newFile(packedName));
       else sources.set(join(evidence, name), packedName);
     }
     await createArchive(file, sources);
@@ -122,7 +124,7 @@ function requireManifestFits(file: string, name: string, text: string, budget: B
 }
 
 /** Decides how a file is packed. One that cannot be read, or has too many bytes for a reader, gets an infinite size. */
-function packedFile(evidence: string, name: string): PackedFile {
+async function packedFile(evidence: string, name: string): Promise<PackedFile> {
   const path = join(evidence, name);
   const asItIs = { name, packedName: name, sizeBytes: Number.POSITIVE_INFINITY, isSparse: false };
   try {
@@ -131,7 +133,7 @@ function packedFile(evidence: string, name: string): PackedFile {
     const isSuffixTaken = name.endsWith(EXTENTS_SUFFIX);
     const mustBeSparse = name.endsWith('.img') || isSuffixTaken;
     if (!mustBeSparse && sizeBytes < MIN_SPARSE_BYTES) return { ...asItIs, sizeBytes };
-    const sparseBytes = extentsSize(path);
+    const sparseBytes = await extentsSize(path);
     const maxBytes = limit('bundle-entry-bytes');
     const isWorthIt = sparseBytes <= sizeBytes / 2 || (sizeBytes > maxBytes && sparseBytes <= maxBytes);
     const isSparse = mustBeSparse || (isWorthIt && sizeBytes <= limit('image-bytes'));
