@@ -8,7 +8,7 @@ const FILES_OF_FAULTS: Readonly<Partial<Record<FaultName, 'index' | 'messages'>>
 };
 
 /** Protocols in which the target calls the kit's receiver, so that a command or variable must contain its address. */
-const CALLS_THE_RECEIVER: readonly ProtocolName[] = ['smtp'];
+export const CALLS_THE_RECEIVER: readonly ProtocolName[] = ['smtp'];
 
 /** Returns the claims of a target that its other keys do not support, each as `key path: what was expected`. */
 export function claimProblems({ guarantee, files, protocol, services, submit }: TargetFile): string[] {

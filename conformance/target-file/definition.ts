@@ -2,6 +2,16 @@ import { z } from 'zod';
 import { PROTOCOL_NAMES } from '../protocols/protocol-names.js';
 import { TARGET_SCHEMA_URL } from './versions.js';
 
+/** Names of the faults that need several nodes. */
+export const CLUSTER_FAULT_NAMES = [
+  'partition',
+  'stale-link',
+  'link-delay',
+  'link-loss',
+  'cut-then-elect',
+  'node-loss',
+] as const;
+
 /** Names of the faults that a target can claim to survive. */
 export const FAULT_NAMES = [
   'kill',
@@ -15,12 +25,7 @@ export const FAULT_NAMES = [
   'crash-states',
   'io-error',
   'disk-stall',
-  'partition',
-  'stale-link',
-  'link-delay',
-  'link-loss',
-  'cut-then-elect',
-  'node-loss',
+  ...CLUSTER_FAULT_NAMES,
 ] as const;
 
 /** Name of a fault or of a family of faults. */

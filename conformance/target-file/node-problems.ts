@@ -1,19 +1,9 @@
 import { didYouMean } from '../nearest.js';
-import type { ProtocolName } from '../protocols/protocol-names.js';
-import type { FaultName, TargetFile } from './definition.js';
+import { CALLS_THE_RECEIVER } from './claim-problems.js';
+import { CLUSTER_FAULT_NAMES, type FaultName, type TargetFile } from './definition.js';
 
 /** Faults that need several nodes. */
-export const CLUSTER_FAULTS: readonly FaultName[] = [
-  'partition',
-  'stale-link',
-  'link-delay',
-  'link-loss',
-  'cut-then-elect',
-  'node-loss',
-];
-
-/** Protocols in which the target calls the kit's receiver. The nodes of a cluster cannot reach it. */
-const CALLS_THE_RECEIVER: readonly ProtocolName[] = ['smtp'];
+const CLUSTER_FAULTS: readonly FaultName[] = CLUSTER_FAULT_NAMES;
 
 /** Returns every mistake in the keys of a cluster, each as `key path: what was expected`. */
 export function nodeProblems(target: TargetFile): string[] {

@@ -1,5 +1,6 @@
 import type { ClusterContext, FaultContext, LinkCut } from '../fault.js';
 import { until } from '../waiting.js';
+import { majorityOf } from './majority.js';
 
 /** A count that no wait reaches: the wait then lasts for its whole time. */
 export const NO_LIMIT = Number.MAX_SAFE_INTEGER;
@@ -8,9 +9,27 @@ const RECOGNISE_MS = 1000;
 /** Time in ms between two attempts to promote a node that is not ready for it yet. */
 const PROMOTE_INTERVAL_MS = 200;
 
+/** Upper bound in ms of the wait for nodes that are no majority. They may be unable to confirm anything alone. */
+export const MAX_MINORITY_WAIT_MS = 2000;
+
 /** Returns the names of the nodes, in the order of the target file. */
 export function nodeNames({ nodes }: ClusterContext): string[] {
   return nodes.map(({ name }) => name);
+}
+
+/**
+ * Waits for `count` confirmations by the nodes that are left: as long as an election may take if they are a majority,
+ * otherwise at most `minorityMs`. Resolves to the number of confirmations.
+ */
+export function waitForRest(
+  cluster: ClusterContext,
+  rest: readonly string[],
+  count: number,
+  minorityMs = MAX_MINORITY_WAIT_MS,
+): Promise<number> {
+  const isMajority = rest.length >= majorityOf(cluster.nodes.length);
+  const waitMs = isMajority ? cluster.electionMs : Math.min(cluster.electionMs, minorityMs);
+  return cluster.waitForConfirmsBy(rest, count, waitMs);
 }
 
 /** Records what will be down and cut, and cuts it. */

@@ -2,15 +2,12 @@
  * The steps that the faults with a lost disk share: which node is lost, how the others go on, and how it comes back.
  */
 import type { ClusterContext, FaultContext, Random } from '../fault.js';
-import { nodeNames } from './cluster-steps.js';
-import { majorityOf } from './majority.js';
+import { nodeNames, waitForRest } from './cluster-steps.js';
 
 /** Upper bound of the confirmations of the other nodes before the lost one comes back. */
 const MAX_CONFIRMS = 50;
 /** Upper bound in ms of the wait for them, when they are no majority but one of them was promoted. */
 const MAX_PROMOTED_WAIT_MS = 5000;
-/** The same when none of them was promoted: nodes that confirm alone are the exception then. */
-const MAX_MINORITY_WAIT_MS = 2000;
 
 /**
  * Draws the node whose disk is lost: three times in four the one that confirms, if it is known. Its disk is the one that
@@ -34,10 +31,7 @@ export async function confirmWithout(
   const names = nodeNames(cluster);
   const others = names.filter((name) => name !== lost);
   const wanted = 1 + random.int(MAX_CONFIRMS);
-  const isMajority = others.length >= majorityOf(names.length);
-  const minorityMs = promotes ? MAX_PROMOTED_WAIT_MS : MAX_MINORITY_WAIT_MS;
-  const waitMs = isMajority ? cluster.electionMs : Math.min(cluster.electionMs, minorityMs);
-  return cluster.waitForConfirmsBy(others, wanted, waitMs);
+  return waitForRest(cluster, others, wanted, promotes ? MAX_PROMOTED_WAIT_MS : undefined);
 }
 
 /**

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { ClusterContext, Fault, FaultContext, Injection, LinkCut } from '../fault.js';
-import { hit, miss } from '../injection.js';
+import { hit, liveServices, miss } from '../injection.js';
 import { changeLinks, findPrimary, healLinks, nodeNames, promoteOne } from '../link/cluster-steps.js';
 import { between, majorityOf } from '../link/majority.js';
 import { list } from '../link/shapes.js';
@@ -45,8 +45,7 @@ export const cutThenElect: Fault = {
     if (cluster === undefined) return miss('the target has one node');
     const names = nodeNames(cluster);
     if (names.length < 3) return miss('a majority of two nodes is both of them: expected at least three');
-    if (cluster.nodes.every(({ services }) => services.every((service) => service.pids().length === 0)))
-      return miss('no service had a process');
+    if (liveServices(context).length === 0) return miss('no service had a process');
     const primary = cluster.promote === undefined ? undefined : await findPrimary(cluster);
     const roles = chooseRoles(context, names, primary);
     const [victim] = cuttable(cluster.nodes.filter(({ name }) => name === roles.cut));

@@ -17,7 +17,7 @@ const MAX_CLUSTER_STALL_MS = 15_000;
 const LOOK_MS = 50;
 /** Number of looks in a row that must find a thread waiting: a thread also waits for other disks, but not that long. */
 const MIN_LOOKS = 5;
-/** Interval in ms at which the watchdog is told that the stall is intended. Otherwise it ends a stall after a minute. */
+/** Interval in ms at which the kit tells its watchdog that it wants the stall. The watchdog ends any other stall after a minute. */
 const RENEW_MS = 10_000;
 /** Time in ms from the beginning of a stall. A later confirmation does not rest on what the disk did before the stall. */
 const GRACE_MS = 500;

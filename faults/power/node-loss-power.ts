@@ -1,5 +1,5 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
-import { hit, killServices, miss } from '../injection.js';
+import { hit, killServices, liveServices, miss } from '../injection.js';
 import { findPrimary, healLinks, nodeNames, promoteOne } from '../link/cluster-steps.js';
 import { confirmWithout, drawLost, returnEmpty } from '../link/empty-node.js';
 import { list } from '../link/shapes.js';
@@ -47,8 +47,7 @@ export const nodeLossPower: Fault = {
     const cutOnes = cuttable(cluster.nodes.filter(({ name }) => name !== lost));
     if (cutOnes.length < others.length)
       return miss(`the data of ${list(others)} is on disks whose power cannot be cut`);
-    if (cluster.nodes.every(({ services }) => services.every((service) => service.pids().length === 0)))
-      return miss('no service had a process');
+    if (liveServices(context).length === 0) return miss('no service had a process');
 
     cluster.noteState({ down: names, cut: [] });
     let killed: string[] = [];

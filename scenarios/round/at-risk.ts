@@ -1,6 +1,7 @@
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection, PowerDisk } from '../../faults/fault.js';
 import type { Ledger } from './workload/ledger.js';
+import { wrapDisk } from './wrap-disk.js';
 
 /** Parts of a round that the tracker uses. */
 export interface AtRiskTrackerOptions {
@@ -68,17 +69,11 @@ export class AtRiskTracker {
    * Wraps the disk for a fault: the moment of a power cut counts as a crash, even when no process was alive.
    */
   watchDisk(disk: PowerDisk): PowerDisk {
-    return {
-      backend: disk.backend,
-      killsTarget: disk.killsTarget,
-      writeErrors: disk.writeErrors,
-      stall: disk.stall,
+    return wrapDisk(disk, {
       stop: () => {
         this.recordCrash();
         return disk.stop();
       },
-      resume: () => disk.resume(),
-      cut: (moment, loss, random) => disk.cut(moment, loss, random),
-    };
+    });
   }
 }

@@ -1,3 +1,4 @@
+import { KitError } from '../../conformance/errors.js';
 import { type Harm, isSameHarm } from '../../conformance/history/cluster-states.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -15,6 +16,7 @@ import type { CommandResult } from '../runtime/runtime.js';
 import type { LaunchedTarget } from './launch.js';
 import { type NodeDisks, ONLY_NODE } from './node-disks.js';
 import type { Ledger } from './workload/ledger.js';
+import { wrapDisk } from './wrap-disk.js';
 
 /** What a node is made from. */
 export interface NodeParts {
@@ -72,18 +74,12 @@ export async function rebootNode(
 
 /** Wraps the disk of a node of a cluster: its machine boots again after a power cut, before a fault starts anything. */
 export function rebootAfterCut(disk: PowerDisk, reboot: () => Promise<string | undefined>): PowerDisk {
-  return {
-    backend: disk.backend,
-    killsTarget: disk.killsTarget,
-    writeErrors: disk.writeErrors,
-    stall: disk.stall,
-    stop: () => disk.stop(),
-    resume: () => disk.resume(),
+  return wrapDisk(disk, {
     cut: async (moment, loss, random) => {
       const report = await disk.cut(moment, loss, random);
       return { ...report, detail: withOldBoot(report.detail, await reboot()) };
     },
-  };
+  });
 }
 
 /** Adds to a line for people that the target sees the boot id from before the crash, and why. */
@@ -108,9 +104,6 @@ export interface RoundClusterOptions {
   signal: AbortSignal;
 }
 
-/** Default of `guarantee.cluster.electionSeconds`, for a target that is defined in code without it. */
-const DEFAULT_ELECTION_S = 30;
-
 /** The cluster of a round, as its faults see it. */
 export class RoundCluster implements ClusterContext {
   readonly nodes: readonly FaultNode[];
@@ -125,11 +118,13 @@ export class RoundCluster implements ClusterContext {
 
   constructor(options: RoundClusterOptions) {
     const { cluster } = options.target.guarantee;
+    if (cluster === undefined)
+      throw new KitError('assertion', 'invariant broken: a target with nodes has no guarantee.cluster');
     this.#options = options;
     this.nodes = options.nodes;
     this.links = this.#watch(options.network);
-    this.tolerates = cluster?.tolerates ?? 0;
-    this.electionMs = (cluster?.electionSeconds ?? DEFAULT_ELECTION_S) * 1000;
+    this.tolerates = cluster.tolerates;
+    this.electionMs = cluster.electionSeconds * 1000;
     const { promote } = options.target;
     if (promote !== undefined) this.promote = (node) => this.#promote(node, promote);
   }

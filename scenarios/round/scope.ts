@@ -1,13 +1,8 @@
 import type { ClusterContext, Fault, FaultNode, Injection, Random } from '../../faults/fault.js';
-import { majorityOf } from '../../faults/link/majority.js';
+import { waitForRest } from '../../faults/link/cluster-steps.js';
 import { sample } from '../../faults/random-choice.js';
 import type { PlannedInjection } from './schedule.js';
 
-/**
- * Longest time in ms for which the nodes that are left are waited for when they are no majority. They may not confirm at all,
- * as the node that is left of a pair does until it is promoted.
- */
-const MAX_MINORITY_WAIT_MS = 2000;
 /** Number of confirmations for which a cluster works without the nodes that a fault has taken. */
 const CONFIRMS_WITHOUT = 20;
 
@@ -70,7 +65,5 @@ export async function runWithout(
   const down = taken.map(({ name }) => name);
   cluster.noteState({ down, cut: [] });
   const rest = cluster.nodes.map(({ name }) => name).filter((name) => !down.includes(name));
-  const isMajority = rest.length >= majorityOf(cluster.nodes.length);
-  const waitMs = isMajority ? cluster.electionMs : Math.min(cluster.electionMs, MAX_MINORITY_WAIT_MS);
-  await cluster.waitForConfirmsBy(rest, CONFIRMS_WITHOUT, waitMs);
+  await waitForRest(cluster, rest, CONFIRMS_WITHOUT);
 }

@@ -5,7 +5,7 @@ import { explainLoss } from '../result/explain-loss.js';
 import { describeState } from '../result/missing-writes.js';
 import type { BrokenCluster } from './cluster-run.js';
 
-/** What the story of a broken state of a cluster is told from. */
+/** The data from which the kit writes the story of a broken state of a cluster. */
 export interface ClusterStorySource {
   /** Id of the run, which every message contains. */
   run: string;

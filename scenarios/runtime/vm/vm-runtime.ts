@@ -137,7 +137,7 @@ function availabilityOf({ name }: Fault) {
   } as const;
 }
 
-/** Whose disk in the lab VM is made. */
+/** Describes a disk in the lab VM: the run and the node to which it belongs. */
 interface DiskPlan {
   runId: string;
   /** Node of the disk; undefined for a target without nodes. */
