@@ -1,12 +1,11 @@
-import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { AtRiskMessages, submittedIds } from '../../conformance/checkers/crash-states.js';
 import { CHECKERS } from '../../conformance/checkers/evaluate.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { HISTORY_FORMAT, type HistoryEvent } from '../../conformance/history/events.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
 import { describeLostFile } from '../../conformance/history/lost-files.js';
-import { Recorder } from '../../conformance/history/recorder.js';
+import type { Recorder } from '../../conformance/history/recorder.js';
 import { markOf } from '../../conformance/protocols/message.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -14,23 +13,20 @@ import { expandCommand } from '../../conformance/target-file/placeholders.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
 import { openRecording } from '../../faults/crash-states/materialise.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
-import { removeTree } from '../../faults/files/remove-tree.js';
 import { recordingDirectory } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { describeHabit } from '../../faults/tracing/file-habits.js';
-import { processPendingEvents } from '../../faults/waiting.js';
 import type { CrashState } from '../../faults/write-log/state.js';
 import { type CrashStateFacts, writeRunFacts } from '../bundle/run-facts.js';
 import { attempt } from '../host/attempt.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
-import { newRunId, Registry, stateDirectory } from '../host/registry.js';
-import { removeOrReport } from '../host/removal.js';
-import { kitVersion } from '../host/version.js';
+import type { Registry } from '../host/registry.js';
 import { escapeWarnings } from '../round/escape-warnings.js';
 import { traceFiles } from '../round/trace-files.js';
 import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { exploreCluster } from './cluster/explore-cluster.js';
+import { type ExplorationFrame, recordStart, runInFrame } from './exploration-frame.js';
 import { tryMount } from './inspectors/inspection.js';
 import { WorkerPool } from './inspectors/worker-pool.js';
 import { type FileList, filesIn, lostSince, type SeenLoss, undoneRenames } from './record/file-samples.js';
@@ -40,7 +36,7 @@ import { explainLoss, type LossExplanation } from './result/explain-loss.js';
 import { factsOf } from './result/kept-facts.js';
 import { EXPLORED_MINIMUM, whyTooFew } from './result/minimum.js';
 import { describeState } from './result/missing-writes.js';
-import type { ExploreResult, SmallestState } from './result/result.js';
+import type { ExploreResult, SmallestState, UnfinishedResult } from './result/result.js';
 import { writeStateBundle } from './result/state-bundle.js';
 import { type LostInState, stateCause } from './result/state-cause.js';
 import { makeBase } from './states/base-image.js';
@@ -81,59 +77,29 @@ const MAX_UNMOUNTABLE_SHARE = 0.2;
 export async function runExplore(requested: ExploreOptions): Promise<ExploreResult> {
   if (requested.target.nodes !== undefined) return exploreCluster(requested);
   const { target, seed } = requested;
-  const registry = new Registry(newRunId(), stateDirectory(), requested.out);
-  const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);
-  if (requested.out === undefined) registry.made({ kind: 'directory', path: dir });
-  mkdirSync(dir, { recursive: true });
-  const recorder = new Recorder(join(dir, 'history.jsonl'));
-  const options = { ...requested, signal: AbortSignal.any([requested.signal, recorder.failureSignal]) };
   const startMs = performance.now();
-  const clock = new PhaseClock<ExplorePhase>('evaluation', options.budgetMs);
-  let keep = true;
+  const clock = new PhaseClock<ExplorePhase>('evaluation', requested.budgetMs);
   let run: RecordedRun | undefined;
-  try {
-    run =
-      options.savedRecording?.run ??
-      (await clock.during('recording', () => record(options, registry, recorder, dir)));
-    for (const event of options.savedRecording?.events ?? []) recorder.importEvent(event);
-    const outcome = await explore(options, { registry, recorder, dir, run, startMs, clock });
-    const { result, facts } =
-      (await attempt('no trace of the lost files', () => withHabits(options, registry, dir, outcome))) ??
-      outcome;
-    keep = options.keep || options.out !== undefined || result.verdict === 'fail';
-    const recorded = run;
-    if (keep) await attempt('the recording is not kept', () => saveRecording(recorded, target, seed, dir));
-    if (keep)
+  return runInFrame(requested, () => clock.report(), {
+    async explore(frame) {
+      const { options, registry, recorder, dir } = frame;
+      const recorded = options.savedRecording?.run ?? (await clock.during('recording', () => record(frame)));
+      run = recorded;
+      for (const event of options.savedRecording?.events ?? []) recorder.importEvent(event);
+      const outcome = await explore(options, { registry, recorder, dir, run: recorded, startMs, clock });
+      const traced = await attempt('no trace of the lost files', () =>
+        withHabits(options, registry, dir, outcome),
+      );
+      return { ...(traced ?? outcome), run: recorded };
+    },
+    async save({ result, facts, run: recorded }, dir) {
+      await attempt('the recording is not kept', () => saveRecording(recorded, target, seed, dir));
       await attempt('the facts of the run are not kept', () => keepFacts(dir, target, result, clock, facts));
-    // The bundle contains the file of the history, so write it completely first.
-    // A violation that is proven stays one when the end of the history cannot be written.
-    if (result.verdict === 'fail') await attempt('the history is not complete', () => recorder.close());
-    else recorder.close();
-    const bundle =
-      result.verdict === 'fail' && !options.signal.aborted
-        ? ((await attempt('the bundle could not be written', () =>
-            writeStateBundle({
-              target,
-              seed,
-              run: recorded,
-              result,
-              evidence: dir,
-              events: recorder.events,
-            }),
-          )) ?? null)
-        : null;
-    const time = clock.report();
-    return { ...result, tookMs: time.tookMs, time, evidence: keep ? dir : null, bundle };
-  } catch (error) {
-    // The error may be the effect of a Ctrl-C. Read pending signals, so that the evidence is then removed.
-    await processPendingEvents();
-    throw error;
-  } finally {
-    run?.remove();
-    if (!keep || options.signal.aborted) await removeOrReport(() => removeTree(dir), options.progress);
-    registry.close();
-    recorder.close();
-  }
+    },
+    bundle: ({ result, run: recorded }, { dir, recorder: { events } }) =>
+      writeStateBundle({ target, seed, run: recorded, result, evidence: dir, events }),
+    release: () => run?.remove(),
+  });
 }
 
 /** The result of an exploration, before a traced run has shown how the target treats the lost files. */
@@ -204,22 +170,10 @@ function keepFacts(
 }
 
 /** Starts the history and records the target's run under load. */
-async function record(
-  { target, seed, budgetMs, runtime, filesystem, signal, progress }: ExploreOptions,
-  registry: Registry,
-  recorder: Recorder,
-  dir: string,
-): Promise<RecordedRun> {
-  recorder.record({
-    kind: 'run-started',
-    format: HISTORY_FORMAT,
-    target: target.name,
-    protocol: target.protocol,
-    seed,
-    faults: ['crash-states'],
-    startedAt: new Date().toISOString(),
-    kitVersion: kitVersion(),
-  });
+async function record(frame: ExplorationFrame): Promise<RecordedRun> {
+  const { registry, recorder, dir, options } = frame;
+  const { target, seed, budgetMs, runtime, filesystem, signal, progress } = options;
+  recordStart(frame);
   return recordRun({
     target,
     protocol: await protocolOf(target.protocol),
@@ -250,9 +204,6 @@ interface ExplorationContext {
  * `recoveries` are the recoveries that are recorded and cut in turn.
  */
 type ExplorePhase = 'recording' | 'states' | 'recoveries' | 'evaluation';
-
-/** The result of an exploration without what is known only at its very end. */
-type UnfinishedResult = Omit<ExploreResult, 'evidence' | 'bundle' | 'tookMs' | 'time'>;
 
 async function explore(options: ExploreOptions, context: ExplorationContext): Promise<ExplorationResult> {
   const { registry, recorder, run, startMs, clock } = context;

@@ -2,7 +2,7 @@ import type { AtRiskMessages } from '../../../conformance/checkers/crash-states.
 import { CHECKERS } from '../../../conformance/checkers/evaluate.js';
 import type { HistoryEvent } from '../../../conformance/history/events.js';
 import { escapeWarnings } from '../../round/escape-warnings.js';
-import type { ExploreResult, SmallestState } from '../result/result.js';
+import type { SmallestState, UnfinishedResult } from '../result/result.js';
 import type { StateWorkspace } from '../states/workspace.js';
 import { ownersOf } from '../states/write-owners.js';
 import { parseClusterState } from './address.js';
@@ -42,10 +42,7 @@ interface ClusterOutcome {
 }
 
 /** Ends the history, lets the checker judge it, and makes the result. */
-export function clusterResult(
-  exploration: ClusterExploration,
-  outcome: ClusterOutcome,
-): Omit<ExploreResult, 'evidence' | 'bundle' | 'tookMs' | 'time'> {
+export function clusterResult(exploration: ClusterExploration, outcome: ClusterOutcome): UnfinishedResult {
   const { options, recorder, run } = exploration;
   const { clusterRun, atRisk, seconds, nodes } = outcome;
   const { target, signal, seed } = options;

@@ -1,24 +1,17 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { AtRiskMessages, submittedIds } from '../../../conformance/checkers/crash-states.js';
-import { HISTORY_FORMAT } from '../../../conformance/history/events.js';
-import { Recorder } from '../../../conformance/history/recorder.js';
 import { protocolOf } from '../../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
 import { Fingerprints } from '../../../faults/crash-states/fingerprint.js';
 import { openRecording } from '../../../faults/crash-states/materialise.js';
-import { removeTree } from '../../../faults/files/remove-tree.js';
 import { recordingDirectory } from '../../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../../faults/power/filesystem.js';
-import { processPendingEvents } from '../../../faults/waiting.js';
 import { writeRunFacts } from '../../bundle/run-facts.js';
 import { attempt } from '../../host/attempt.js';
 import { PhaseClock } from '../../host/phase-clock.js';
 import { seeded } from '../../host/random.js';
-import { newRunId, Registry, stateDirectory } from '../../host/registry.js';
-import { removeOrReport } from '../../host/removal.js';
-import { kitVersion } from '../../host/version.js';
 import { type LaunchPlace, makePlace } from '../../round/launch-place.js';
+import { type ExplorationFrame, recordStart, runInFrame } from '../exploration-frame.js';
 import type { ExploreResult } from '../result/result.js';
 import { makeBase } from '../states/base-image.js';
 import { StateWorkspace } from '../states/workspace.js';
@@ -52,75 +45,40 @@ const PROGRESS_MS = 5000;
  */
 export async function exploreCluster(requested: ExploreOptions): Promise<ExploreResult> {
   const { target, seed, runtime, budgetMs } = requested;
-  const registry = new Registry(newRunId(), stateDirectory(), requested.out);
-  const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);
-  if (requested.out === undefined) registry.made({ kind: 'directory', path: dir });
-  mkdirSync(dir, { recursive: true });
-  const recorder = new Recorder(join(dir, 'history.jsonl'));
-  const options = { ...requested, signal: AbortSignal.any([requested.signal, recorder.failureSignal]) };
   const clock = new PhaseClock<ClusterPhase>('evaluation', budgetMs);
   const endMs = performance.now() + budgetMs - RESERVE_MS;
-  let keep = true;
   let run: RecordedCluster | undefined;
   let place: LaunchPlace | undefined;
-  try {
-    const madePlace = await makePlace(target, runtime, registry);
-    place = madePlace;
-    run = await clock.during('recording', () =>
-      record(options, { registry, recorder, dir, place: madePlace }),
-    );
-    const exploration = { options, registry, recorder, dir, run, place, clock, endMs };
-    const result = await exploreStates(exploration);
-    keep = options.keep || options.out !== undefined || result.verdict === 'fail';
-    const recorded = run;
-    if (keep) {
+  return runInFrame(requested, () => clock.report(), {
+    async explore(frame) {
+      const madePlace = await makePlace(target, runtime, frame.registry);
+      place = madePlace;
+      const recorded = await clock.during('recording', () => record(frame, madePlace));
+      run = recorded;
+      const exploration = { ...frame, run: recorded, place: madePlace, clock, endMs };
+      return { result: await exploreStates(exploration), run: recorded, place: madePlace };
+    },
+    async save({ result, run: recorded }, dir) {
       await attempt('the recording is not kept', () =>
         saveClusterRecording(recorded, result.smallest?.state, dir),
       );
       await attempt('the facts of the run are not kept', () => keepFacts(dir, target, result, clock));
-    }
-    // The bundle contains the file of the history, so write it completely first.
-    // A violation that is proven stays one when the end of the history cannot be written.
-    if (result.verdict === 'fail') await attempt('the history is not complete', () => recorder.close());
-    else recorder.close();
-    const failed = { target, seed, run: recorded, place: madePlace, result, evidence: dir };
-    const bundle =
-      result.verdict === 'fail' && !options.signal.aborted
-        ? ((await attempt('the bundle could not be written', () => writeClusterBundle(failed))) ?? null)
-        : null;
-    const time = clock.report();
-    return { ...result, tookMs: time.tookMs, time, evidence: keep ? dir : null, bundle };
-  } catch (error) {
-    // The error may be the effect of a Ctrl-C. Read pending signals, so that the evidence is then removed.
-    await processPendingEvents();
-    throw error;
-  } finally {
-    run?.remove();
-    place?.remove();
-    if (!keep || options.signal.aborted) await removeOrReport(() => removeTree(dir), options.progress);
-    registry.close();
-    recorder.close();
-  }
+    },
+    bundle: (outcome, { dir }) => writeClusterBundle({ ...outcome, target, seed, evidence: dir }),
+    release() {
+      run?.remove();
+      place?.remove();
+    },
+  });
 }
 
 /** Starts the history and records the run under load. */
-async function record(
-  options: ExploreOptions,
-  context: Pick<ClusterExploration, 'registry' | 'recorder' | 'dir' | 'place'>,
-): Promise<RecordedCluster> {
+async function record(frame: ExplorationFrame, place: LaunchPlace): Promise<RecordedCluster> {
+  const { options, registry, recorder, dir } = frame;
   const { target, seed, budgetMs, runtime, filesystem, signal, progress } = options;
-  context.recorder.record({
-    kind: 'run-started',
-    format: HISTORY_FORMAT,
-    target: target.name,
-    protocol: target.protocol,
-    seed,
-    faults: ['crash-states'],
-    startedAt: new Date().toISOString(),
-    kitVersion: kitVersion(),
-  });
+  recordStart(frame);
   return recordCluster({
-    ...context,
+    ...{ registry, recorder, dir, place },
     ...{ target, runtime, seed, signal, progress },
     nodes: target.nodes ?? [],
     protocol: await protocolOf(target.protocol),

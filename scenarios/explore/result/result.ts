@@ -85,3 +85,6 @@ export interface ExploreResult {
   violations: { requirement: string; id?: string; what: string }[];
   smallest: SmallestState | null;
 }
+
+/** The result of an exploration without what is known only at its very end. */
+export type UnfinishedResult = Omit<ExploreResult, 'evidence' | 'bundle' | 'tookMs' | 'time'>;
